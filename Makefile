@@ -1,0 +1,66 @@
+# `make demo` and `make test` are all that a stranger needs; both build .venv on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed.stamp
+EDITS ?= 192
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix parity chaos bench quality zoo constraints clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(STAMP): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, found %s: make PYTHON=python3.11" % sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --quiet -r constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --quiet --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: $(STAMP) ## edit the held-out scenes of examples/demo, with a report under out/demo
+	$(BIN)/editfarm demo
+
+test: $(STAMP) ## everything that runs on a fresh machine, at most 20 minutes
+	$(BIN)/python -m pytest -m "not gpu and not weights"
+
+check: $(STAMP) ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pyright
+
+fix: $(STAMP) ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+parity: $(STAMP) ## against golden vectors and other libraries
+	$(BIN)/python -m pytest tests/parity
+
+chaos: $(STAMP) ## kill processes and nodes
+	$(BIN)/python -m pytest -m chaos
+
+bench: $(STAMP) ## ratios and baselines; JSON under out/bench
+	mkdir -p out/bench
+	set -e; for file in benchmarks/[a-z]*.py; do name=$$(basename $$file .py); \
+	  $(BIN)/python -m benchmarks.$$name --json out/bench/$$name.json; done
+
+quality: $(STAMP) ## held-out figures of definitions.md, JSON under out/quality
+	mkdir -p out/quality
+	$(BIN)/editfarm evaluate --model-set scenes --method style_diffusion --edits $(EDITS) \
+	  --seed 1 --types colour,background --json out/quality/style_diffusion.json
+
+zoo: $(STAMP) ## train every network of the scenes zoo, resuming from out/zoo
+	$(BIN)/editfarm train-zoo all
+
+constraints: ## resolve pyproject.toml anew into constraints.txt
+	rm -rf out/resolve && $(PYTHON) -m venv out/resolve
+	out/resolve/bin/python -m pip install --quiet --upgrade pip setuptools
+	out/resolve/bin/python -m pip install --quiet '.[dev]'
+	{ sed '/^[^#]/,$$d' constraints.txt; \
+	  out/resolve/bin/python -m pip freeze --all | grep -v -e '^pip==' -e '^editfarm'; } > out/constraints.txt
+	mv out/constraints.txt constraints.txt
+
+clean: ## remove the environment and caches, and keep out/
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Shells around `farm`: the only home of Ray objects."""

@@ -1,0 +1,1 @@
+"""Machines and resources: one table and what is rendered from it."""

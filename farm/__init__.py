@@ -1,0 +1,1 @@
+"""The algorithms of the edit farm: no Ray, no HTTP, no cloud."""

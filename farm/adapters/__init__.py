@@ -1,0 +1,1 @@
+"""What is put into a frozen network for the length of a call."""

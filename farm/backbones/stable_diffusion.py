@@ -1,0 +1,92 @@
+"""Stable Diffusion's UNet and autoencoder, frozen; callers see noise and pictures in [0, 1]."""
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.vae import DecoderOutput
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from farm.adapters.attention import AttentionControl, install_attention
+from farm.errors import ModelSetError
+from farm.model_spec import ModelSpec
+
+
+class NoisePredictor(nn.Module):
+    """A UNet as a predictor of noise, whatever it was trained to predict.
+
+    Args:
+        unet: taken over: frozen, in eval mode, and under attention control from here on.
+        spec: says what the UNet predicts and its noise schedule.
+
+    Raises:
+        ModelSetError: the UNet's attention cannot be controlled.
+    """
+
+    alphas: Tensor
+
+    def __init__(self, unet: UNet2DConditionModel, spec: ModelSpec) -> None:
+        super().__init__()
+        install_attention(unet)
+        self.unet = unet.requires_grad_(False).eval()
+        self._is_velocity = spec.prediction_type == "v_prediction"
+        self._map_size = spec.map_size
+        self.register_buffer("alphas", alphas_cumprod(spec), persistent=False)
+
+    def forward(
+        self,
+        latents: Float[Tensor, "batch channels height width"],
+        timesteps: Int[Tensor, " batch"],
+        embeds: Float[Tensor, "batch tokens text_width"],
+        control: AttentionControl | None = None,
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Predicted noise; every sample at its own timestep.
+
+        A velocity v = √ᾱ ε - √(1-ᾱ) x₀ of x_t = √ᾱ x₀ + √(1-ᾱ) ε gives ε = √ᾱ v + √(1-ᾱ) x_t.
+
+        Raises:
+            ModelSetError: maps are to be recorded and no layer has them.
+        """
+        kwargs = None if control is None else {"control": control}
+        (output,) = self.unet(
+            latents, timesteps, embeds, cross_attention_kwargs=kwargs, return_dict=False
+        )
+        if control is not None and control.record_pixels is not None and not control.maps:
+            raise ModelSetError(
+                f"no cross-attention in the UNet's down or up blocks has {self._map_size}x"
+                f"{self._map_size} queries: correct map_size in the model set's spec"
+            )
+        if not self._is_velocity:
+            return output
+        alpha = self.alphas[timesteps].view(-1, 1, 1, 1)
+        return alpha.sqrt() * output + (1 - alpha).sqrt() * latents
+
+
+def alphas_cumprod(spec: ModelSpec) -> Float[Tensor, " train_steps"]:
+    """ᾱ of the scaled-linear schedule: betas are evenly spaced in their square root."""
+    start, end = spec.beta_start**0.5, spec.beta_end**0.5
+    betas = torch.linspace(start, end, spec.num_train_timesteps).square()
+    return (1 - betas).cumprod(dim=0)
+
+
+class Autoencoder(nn.Module):
+    """Pictures in [0, 1] to scaled latents and back; the posterior's mean, so nothing is random."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae.requires_grad_(False).eval()
+        self._scale = float(vae.config["scaling_factor"])
+
+    def encode(
+        self, image: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch channels latent_height latent_width"]:
+        encoded = self.vae.encode(image * 2 - 1)
+        assert isinstance(encoded, AutoencoderKLOutput)
+        return encoded.latent_dist.mode() * self._scale
+
+    def decode(
+        self, latents: Float[Tensor, "batch channels latent_height latent_width"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        decoded = self.vae.decode(latents / self._scale)
+        assert isinstance(decoded, DecoderOutput)
+        return (decoded.sample / 2 + 0.5).clamp(0, 1)

@@ -1,0 +1,38 @@
+"""What must be known of a set of frozen networks without loading any of them."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class ModelSpec(BaseModel):
+    """Shapes and constants of a latent-diffusion model with its text and image encoders."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    image_size: Positive
+    """Side of the square pictures that the networks take, pixels."""
+    latent_channels: Positive
+    latent_size: Positive
+    tokens: Positive
+    """Positions of the text encoder, start and end included."""
+    text_width: Positive
+    image_tokens: Positive
+    """Tokens of the image encoder E, class token included; their width is `text_width`."""
+    map_size: Positive
+    """Side of the cross-attention maps that are recorded (16 in the paper)."""
+    self_replace_size: Positive
+    """Largest side at which self-attention is replaced while editing (32 in the paper)."""
+    prediction_type: Literal["epsilon", "v_prediction"]
+    num_train_timesteps: Positive = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    steps_offset: int = 1
+    """Added to every timestep; Stable Diffusion's pipelines set it to 1 when they load."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return (self.latent_channels, self.latent_size, self.latent_size)

@@ -1,0 +1,52 @@
+"""What the farm knows about a finished edit."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+
+class Provenance(BaseModel):
+    """Everything needed to say where a result came from and what it cost."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    method: str
+    method_version: int
+    model_set: str
+    weights: dict[str, str]
+    """sha256 of each network's weight file."""
+    seed: int
+    config: dict[str, Any]
+    """The method's configuration with all defaults filled in."""
+    versions: dict[str, str]
+    """Versions of the farm and of the libraries that influence the result."""
+    image_digest: str
+    stage: str
+    """Digest of the inversion that was used."""
+    stage_reused: bool
+    """Whether the inversion was already in the store."""
+    trainer_pid: int
+    backbone_pids: list[int]
+    work: dict[str, int]
+    """Units of frozen-network work by name."""
+    accelerator_seconds: float
+    seconds: float
+    stage_seconds: dict[str, float]
+    """Wall time by stage."""
+
+
+class EditResult(BaseModel):
+    """A committed edit: where its files are, how they were made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    edit_id: str
+    attempt: str
+    files: dict[str, str]
+    """Name of each output → its key in the store."""
+    provenance: Provenance
+    reused: bool = False
+    """Whether the whole edit was already in the store."""

@@ -1,0 +1,1 @@
+"""Samplers: pure functions of a denoiser or a predictor."""

@@ -1,0 +1,1 @@
+"""Object storage: the only truth of the farm."""

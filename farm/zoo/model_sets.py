@@ -1,0 +1,127 @@
+"""Model sets: every frozen network of an edit under one name, with its defaults and digests."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from farm.backbones.tokenizer import PromptTokenizer
+from farm.errors import ModelSetError
+from farm.methods.style_diffusion.config import StyleDiffusionConfig
+from farm.model_spec import ModelSpec
+from farm.requests import describe
+from farm.zoo.weights import SCENES_FOLDER
+
+_MANIFEST = "model_set.json"
+_EMBEDDED = {"scenes": SCENES_FOLDER}
+_DEFAULTS = {"paper": StyleDiffusionConfig.paper, "scenes": StyleDiffusionConfig.scenes}
+
+
+class _Manifest(BaseModel):
+    """`model_set.json`: what a model-set folder says about itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    spec: ModelSpec
+    defaults: str
+    licence: str
+    source: str
+    digests: dict[str, str]
+    """sha256 of each weight file, by path inside the folder."""
+
+
+@dataclass(frozen=True)
+class ModelSet:
+    """A folder of networks and what must be known of them before any is loaded."""
+
+    name: str
+    folder: Path
+    manifest: _Manifest
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.manifest.spec
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """sha256 by weight file, as stated: `verify` compares them with the files."""
+        return self.manifest.digests
+
+    @property
+    def style_diffusion(self) -> StyleDiffusionConfig:
+        """The method's defaults for these networks."""
+        return _DEFAULTS[self.manifest.defaults]()
+
+    @cached_property
+    def tokenizer(self) -> PromptTokenizer:
+        return PromptTokenizer(self.folder / "tokenizer", self.spec.tokens)
+
+    def verify(self) -> None:
+        """Compare every weight file with its digest.
+
+        Raises:
+            ModelSetError: naming the first file that is missing or differs.
+        """
+        for name, expected in self.digests.items():
+            path = self.folder / name
+            if not path.is_file():
+                raise ModelSetError(f"model set {self.name}: {path} is missing; fetch it again")
+            found = file_digest(path)
+            if found != expected:
+                raise ModelSetError(
+                    f"model set {self.name}: {path} has digest {found[:12]}…, expected "
+                    f"{expected[:12]}…; fetch it again"
+                )
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_model_set(name_or_folder: str) -> ModelSet:
+    """A model set by its name, or from a local folder that holds a `model_set.json`.
+
+    Raises:
+        ModelSetError: no such set, or its folder does not hold what it must.
+    """
+    folder = _EMBEDDED.get(name_or_folder, Path(name_or_folder))
+    manifest = folder / _MANIFEST
+    if not manifest.is_file():
+        raise ModelSetError(
+            f"no model set {name_or_folder!r}: it is neither one of {', '.join(_EMBEDDED)} nor a "
+            f"folder with a {_MANIFEST}"
+        )
+    try:
+        parsed = _Manifest.model_validate_json(manifest.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise ModelSetError(f"{manifest}: {describe(error)}") from error
+    if parsed.defaults not in _DEFAULTS:
+        raise ModelSetError(
+            f"{manifest}: defaults {parsed.defaults!r} are none of {', '.join(_DEFAULTS)}"
+        )
+    return ModelSet(name_or_folder, folder.resolve(), parsed)
+
+
+def list_model_sets() -> list[ModelSet]:
+    """The embedded model sets."""
+    return [open_model_set(name) for name in _EMBEDDED]
+
+
+def write_manifest(
+    folder: Path, spec: ModelSpec, *, defaults: str, licence: str, source: str
+) -> None:
+    """Write `model_set.json` with the digests of all weight files in the folder."""
+    digests = {
+        str(path.relative_to(folder)): file_digest(path)
+        for path in sorted(folder.rglob("*.safetensors"))
+    }
+    manifest = _Manifest(
+        spec=spec, defaults=defaults, licence=licence, source=source, digests=digests
+    )
+    text = json.dumps(manifest.model_dump(), indent=2) + "\n"
+    (folder / _MANIFEST).write_text(text, encoding="utf-8")

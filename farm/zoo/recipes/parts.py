@@ -1,0 +1,114 @@
+"""The parts of the scenes zoo in the order in which they must be trained, with their numbers."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from farm.errors import InvalidRequestError, ModelSetError
+from farm.model_spec import ModelSpec
+from farm.zoo.model_sets import write_manifest
+from farm.zoo.recipes.autoencoder import AutoencoderRecipe
+from farm.zoo.recipes.clip import TOKENS, WIDTH, ClipRecipe
+from farm.zoo.recipes.judge import JudgeRecipe
+from farm.zoo.recipes.loop import LoopConfig, Recipe
+from farm.zoo.recipes.unet import UNetRecipe
+
+_LICENCE = "Apache-2.0"
+_SOURCE = "trained by `editfarm zoo train` on the procedural scenes world"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network of the zoo."""
+
+    name: str
+    needs: tuple[str, ...]
+    """Parts whose exported weights its recipe reads."""
+    recipe: Callable[[Path, Path | None], Recipe]
+    """From the folder of exported parts, and a folder of weights to continue from."""
+    config: LoopConfig
+
+
+PARTS = {
+    part.name: part
+    for part in (
+        Part(
+            "vae",
+            (),
+            lambda _, start: AutoencoderRecipe(start_from=start),
+            LoopConfig(steps=2500, batch_size=16, learning_rate=1.5e-3, average=0.998),
+        ),
+        Part(
+            "clip",
+            (),
+            lambda _, start: ClipRecipe(start_from=start),
+            LoopConfig(
+                steps=1800, batch_size=96, learning_rate=1.2e-3, average=0.998, weight_decay=0.03
+            ),
+        ),
+        Part(
+            "judge",
+            ("vae",),
+            lambda folder, _: JudgeRecipe(start_from=folder / "vae"),
+            LoopConfig(steps=1500, batch_size=64, learning_rate=3e-3, average=0.99),
+        ),
+        Part(
+            "unet",
+            ("vae", "clip", "judge"),
+            lambda folder, start: UNetRecipe(
+                start_from=start, networks=folder, cache=folder.parent / "cache"
+            ),
+            LoopConfig(steps=9000, batch_size=32, learning_rate=1e-3, constant=0.3, average=0.998),
+        ),
+    )
+}
+
+
+def find_part(name: str) -> Part:
+    """The part of that name.
+
+    Raises:
+        InvalidRequestError: there is none.
+    """
+    if name not in PARTS:
+        raise InvalidRequestError(f"no part {name!r} of the zoo; there are {', '.join(PARTS)}")
+    return PARTS[name]
+
+
+def check_needs(part: Part, exported: Path) -> None:
+    """Whether everything is there that the part's recipe reads.
+
+    Raises:
+        ModelSetError: naming what to train first.
+    """
+    missing = [name for name in part.needs if not (exported / name).is_dir()]
+    if missing:
+        raise ModelSetError(
+            f"training {part.name} needs {', '.join(missing)} in {exported}: train that first"
+        )
+
+
+def scenes_spec() -> ModelSpec:
+    """Shapes and constants of the scenes networks."""
+    return ModelSpec(
+        name="scenes",
+        image_size=64,
+        latent_channels=4,
+        latent_size=16,
+        tokens=TOKENS,
+        text_width=WIDTH,
+        image_tokens=65,
+        map_size=16,
+        self_replace_size=8,
+        prediction_type="v_prediction",
+    )
+
+
+def install(exported: Path, folder: Path) -> None:
+    """Copy exported parts into a model-set folder and write its manifest with all digests."""
+    for name in PARTS:
+        if (exported / name).is_dir():
+            shutil.rmtree(folder / name, ignore_errors=True)
+            shutil.copytree(exported / name, folder / name)
+    write_manifest(folder, scenes_spec(), defaults="scenes", licence=_LICENCE, source=_SOURCE)

@@ -1,0 +1,1 @@
+"""The scenes world: procedural captioned pictures with exact ground truth."""

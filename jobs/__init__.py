@@ -1,0 +1,1 @@
+"""Command line and `ray job submit` doors of the farm."""
