@@ -42,7 +42,7 @@ chaos: $(STAMP) ## kill processes and nodes
 
 bench: $(STAMP) ## ratios and baselines; JSON under out/bench
 	mkdir -p out/bench
-	set -e; for file in benchmarks/[a-z]*.py; do name=$$(basename $$file .py); \
+	set -e; for file in $(wildcard benchmarks/[a-z]*.py); do name=$$(basename $$file .py); \
 	  $(BIN)/python -m benchmarks.$$name --json out/bench/$$name.json; done
 
 quality: $(STAMP) ## held-out figures of definitions.md, JSON under out/quality
@@ -51,7 +51,8 @@ quality: $(STAMP) ## held-out figures of definitions.md, JSON under out/quality
 	  --seed 1 --types colour,background --json out/quality/style_diffusion.json
 
 zoo: $(STAMP) ## train every network of the scenes zoo, resuming from out/zoo
-	$(BIN)/editfarm train-zoo all
+	set -e; for part in vae clip judge unet; do $(BIN)/editfarm train-zoo $$part; done
+	$(BIN)/editfarm zoo export
 
 constraints: ## resolve pyproject.toml anew into constraints.txt
 	rm -rf out/resolve && $(PYTHON) -m venv out/resolve

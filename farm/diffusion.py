@@ -5,7 +5,7 @@ live in `farm.backbones.operations`. Tensors here have no batch axis: batching i
 business.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from farm.calls import Answer, Call, Executor, far_loss, run
 from farm.model_spec import ModelSpec
 
 Latents = Float[Tensor, "channels height width"]
-Embeds = Float[Tensor, "tokens width"]
+Embeds = Float[Tensor, "tokens embed"]
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class EditQuery:
 
     latents: Float[Tensor, "2 channels height width"]
     timestep: int
-    embeds: Float[Tensor, "2 tokens width"]
+    embeds: Float[Tensor, "2 tokens embed"]
     uncond_embeds: Embeds
-    value_embeds: Float[Tensor, "2 tokens width"]
+    value_embeds: Float[Tensor, "2 tokens embed"]
     mapper: Float[Tensor, "tokens tokens"]
     """Column n says which source tokens' maps make target token n's map."""
     refine_alpha: Float[Tensor, " tokens"]
@@ -115,18 +115,18 @@ class DiffusionClient:
         return _tensor(run(self._executor, call), "embeds")
 
     def image_tokens(
-        self, image: Float[Tensor, "3 height width"]
-    ) -> Float[Tensor, "image_tokens width"]:
+        self, image: Float[Tensor, "3 image_height image_width"]
+    ) -> Float[Tensor, "image_tokens embed"]:
         """All tokens of the image encoder after its last norm, unprojected; image in [0, 1]."""
         return _tensor(
             run(self._executor, self._call("clip.image_tokens", {"image": image})), "tokens"
         )
 
-    def encode(self, image: Float[Tensor, "3 height width"]) -> Latents:
+    def encode(self, image: Float[Tensor, "3 image_height image_width"]) -> Latents:
         """Scaled posterior mean of the autoencoder; image in [0, 1]."""
         return _tensor(run(self._executor, self._call("vae.encode", {"image": image})), "latents")
 
-    def decode(self, latents: Latents) -> Float[Tensor, "3 height width"]:
+    def decode(self, latents: Latents) -> Float[Tensor, "3 image_height image_width"]:
         """Picture in [0, 1] for scaled latents."""
         return _tensor(run(self._executor, self._call("vae.decode", {"latents": latents})), "image")
 
@@ -204,7 +204,7 @@ class DiffusionClient:
             _tensor(answer, "scores"),
         )
 
-    def _call(self, op: str, arrays: dict[str, Tensor | np.ndarray], **static: bool) -> Call:
+    def _call(self, op: str, arrays: Mapping[str, Tensor | np.ndarray], **static: bool) -> Call:
         plain = {n: a.detach().numpy() if isinstance(a, Tensor) else a for n, a in arrays.items()}
         return Call(op, plain, {**self._static, **static})
 

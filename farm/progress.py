@@ -37,5 +37,5 @@ class Progress:
     step: int
     total: int
     loss: float | None = None
-    detail: Mapping[str, float] = field(default_factory=dict[str, float])
+    detail: Mapping[str, int | float] = field(default_factory=dict[str, int | float])
     checkpoint: Checkpoint | None = None

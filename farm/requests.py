@@ -42,6 +42,8 @@ class StyleDiffusionParameters(_Strict):
     """Keep what lies outside the words' attention."""
     blend_threshold: Tau | None = None
     blend_start: Tau | None = None
+    paste_back: bool | None = None
+    """With local blend: keep the original's own pixels where nothing was to change."""
     source_words: tuple[Word, ...] | None = None
     """Words of the source prompt that the blend follows; by default the words that change."""
     target_words: tuple[Word, ...] | None = None

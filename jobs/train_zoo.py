@@ -3,8 +3,8 @@
     python -m jobs.train_zoo vae --workers 1
     ray job submit --working-dir . -- python -m jobs.train_zoo unet --workers 2
 
-Times on two free cores: vae 15 min, clip 15 min, judge 8 min, unet 90 min. The parts need each other
-in that order. State lives in `out/zoo`; interrupt at will, the same command resumes.
+Times on two free cores: vae 15 min, clip 15 min, judge 8 min, unet 90 min. The parts need each
+other in that order. State lives in `out/zoo`; interrupt at will, the same command resumes.
 """
 
 from dataclasses import replace
@@ -19,6 +19,7 @@ from actors.local import local_ray
 from actors.zoo_training import train_on_workers
 from farm.zoo.recipes.loop import Report, Training, train_recipe
 from farm.zoo.recipes.parts import check_needs, find_part
+from jobs.console import FarmCommand, command_app
 
 console = Console(stderr=True)
 
@@ -30,6 +31,10 @@ def describe(report: Report) -> str:
     return f"step {report.step}  loss {report.loss:.4f}  {shown}"
 
 
+app = command_app()
+
+
+@app.command(cls=FarmCommand)
 def main(
     part: Annotated[str, typer.Argument(help="vae, clip, judge or unet")],
     out: Annotated[Path, typer.Option(help="where checkpoints and exports go")] = Path("out/zoo"),
@@ -64,4 +69,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -16,8 +16,11 @@ from torch import Tensor
 
 from farm.errors import ModelSetError
 
-Rows = Float[Tensor, "rows heads queries width"]
+Rows = Float[Tensor, "rows heads queries head_dim"]
 """Queries, keys or values split into heads."""
+
+PAIR_ROWS = ("source, no prompt", "target, no prompt", "source, prompt", "target, prompt")
+"""Rows of an edited pair, in the order of a batch."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,6 @@ class PairEdits:
     """Whether the target takes the source's self-attention: without the prompt, with it."""
     self_pixels: int
     """Self-attention of more queries than this is never replaced."""
-
-
-PAIR_ROWS = ("source, no prompt", "target, no prompt", "source, prompt", "target, prompt")
 
 
 def pair_edits(
@@ -76,7 +76,7 @@ class AttentionControl:
             (pairs, 2, heads, pixels, tokens), the prompted rows alone, after editing.
     """
 
-    value_embeds: Float[Tensor, "rows tokens width"] | None = None
+    value_embeds: Float[Tensor, "rows tokens embed"] | None = None
     record_pixels: int | None = None
     edits: PairEdits | None = None
     maps: list[Tensor] = field(default_factory=list)
@@ -121,11 +121,11 @@ class ControlledAttention:
     def __call__(
         self,
         attn: Attention,
-        hidden_states: Float[Tensor, "rows queries width"],
-        encoder_hidden_states: Float[Tensor, "rows tokens text_width"] | None = None,
+        hidden_states: Float[Tensor, "rows queries channels"],
+        encoder_hidden_states: Float[Tensor, "rows tokens embed"] | None = None,
         attention_mask: Tensor | None = None,
         control: AttentionControl | None = None,
-    ) -> Float[Tensor, "rows queries width"]:
+    ) -> Float[Tensor, "rows queries channels"]:
         assert attention_mask is None, "the farm pads prompts with tokens that attention sees"
         states = hidden_states
         if attn.group_norm is not None:
@@ -137,6 +137,8 @@ class ControlledAttention:
         is_cross = encoder_hidden_states is not None
         if is_cross and control is not None and control.value_embeds is not None:
             values = _context(attn, control.value_embeds)
+        assert attn.to_k is not None, "transformer blocks have keys and values of their own"
+        assert attn.to_v is not None
         query, key = _heads(attn, attn.to_q(states)), _heads(attn, attn.to_k(context))
         value = _heads(attn, attn.to_v(values))
         if attn.norm_q is not None:
@@ -158,17 +160,17 @@ class ControlledAttention:
 
 
 def _context(
-    attn: Attention, embeds: Float[Tensor, "rows tokens width"]
-) -> Float[Tensor, "rows tokens width"]:
+    attn: Attention, embeds: Float[Tensor, "rows tokens embed"]
+) -> Float[Tensor, "rows tokens embed"]:
     return attn.norm_encoder_hidden_states(embeds) if attn.norm_cross else embeds
 
 
-def _heads(attn: Attention, states: Float[Tensor, "rows queries width"]) -> Rows:
+def _heads(attn: Attention, states: Float[Tensor, "rows queries channels"]) -> Rows:
     return states.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
 
 def attention_maps(
-    query: Float[Tensor, "*rows queries width"], key: Float[Tensor, "*rows keys width"]
+    query: Float[Tensor, "*rows queries head_dim"], key: Float[Tensor, "*rows keys head"]
 ) -> Float[Tensor, "*rows queries keys"]:
     """Softmax over all keys, start and padding tokens included."""
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
@@ -176,11 +178,11 @@ def attention_maps(
 
 
 def controlled_self(
-    query: Float[Tensor, "rows heads pixels width"],
-    key: Float[Tensor, "rows heads pixels width"],
-    value: Float[Tensor, "rows heads pixels width"],
+    query: Float[Tensor, "rows heads pixels head_dim"],
+    key: Float[Tensor, "rows heads pixels head_dim"],
+    value: Float[Tensor, "rows heads pixels head_dim"],
     edits: PairEdits | None,
-) -> Float[Tensor, "rows heads pixels width"]:
+) -> Float[Tensor, "rows heads pixels head_dim"]:
     """Self-attention; an active target row looks where its source row looks, at its own values.
 
     The source's map is the attention of the source's queries and keys, so none is materialised.
@@ -191,21 +193,21 @@ def controlled_self(
 
 
 def _shared(
-    states: Float[Tensor, "rows heads pixels width"], edits: PairEdits
-) -> Float[Tensor, "rows heads pixels width"]:
+    states: Float[Tensor, "rows heads pixels head_dim"], edits: PairEdits
+) -> Float[Tensor, "rows heads pixels head_dim"]:
     source, target = states.unflatten(0, (-1, 2, 2)).unbind(2)
     active = edits.self_active[:, :, None, None, None]
     return torch.stack([source, torch.where(active, source, target)], dim=2).flatten(0, 2)
 
 
 def _controlled_cross(
-    query: Float[Tensor, "rows heads pixels width"],
-    key: Float[Tensor, "rows heads tokens width"],
-    value: Float[Tensor, "rows heads tokens width"],
+    query: Float[Tensor, "rows heads pixels head_dim"],
+    key: Float[Tensor, "rows heads tokens head_dim"],
+    value: Float[Tensor, "rows heads tokens head_dim"],
     control: AttentionControl,
     *,
     record: bool,
-) -> Float[Tensor, "rows heads pixels width"]:
+) -> Float[Tensor, "rows heads pixels head_dim"]:
     if control.edits is not None:
         mixed, maps = edited_cross(query, key, value, control.edits, keep_maps=record)
         if maps is not None:
@@ -229,14 +231,14 @@ def edited_maps(
 
 
 def edited_cross(
-    query: Float[Tensor, "rows heads pixels width"],
-    key: Float[Tensor, "rows heads tokens width"],
-    value: Float[Tensor, "rows heads tokens width"],
+    query: Float[Tensor, "rows heads pixels head_dim"],
+    key: Float[Tensor, "rows heads tokens head_dim"],
+    value: Float[Tensor, "rows heads tokens head_dim"],
     edits: PairEdits,
     *,
     keep_maps: bool,
 ) -> tuple[
-    Float[Tensor, "rows heads pixels width"],
+    Float[Tensor, "rows heads pixels head_dim"],
     Float[Tensor, "pairs 2 heads pixels tokens"] | None,
 ]:
     """Cross-attention of pairs, the prompted target's edited; maps of the prompted rows if kept.

@@ -17,7 +17,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.tower = tower.requires_grad_(False).eval()
 
-    def forward(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens width"]:
+    def forward(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens embed"]:
         return self.tower(input_ids=ids).last_hidden_state
 
 
@@ -33,13 +33,14 @@ class ImageEncoder(nn.Module):
     def __init__(self, tower: CLIPVisionModel) -> None:
         super().__init__()
         self.tower = tower.requires_grad_(False).eval()
-        self._size = int(tower.config.image_size)
+        assert isinstance(tower.config.image_size, int), "CLIP takes square pictures"
+        self._size = tower.config.image_size
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(
         self, image: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch image_tokens width"]:
+    ) -> Float[Tensor, "batch image_tokens embed"]:
         states = self.tower(pixel_values=self.pixels(image)).last_hidden_state
         return self.tower.post_layernorm(states)
 

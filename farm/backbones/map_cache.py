@@ -4,7 +4,6 @@ import hashlib
 from collections import OrderedDict
 from threading import Lock
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,12 +14,12 @@ Maps = tuple[Tensor, ...]
 def maps_digest(
     latents: Float[Tensor, "channels height width"],
     timestep: int,
-    embeds: Float[Tensor, "tokens width"],
+    embeds: Float[Tensor, "tokens embed"],
 ) -> bytes:
     """Name of the maps that a UNet has for this input: equal bytes give equal maps."""
     digest = hashlib.blake2b(int(timestep).to_bytes(8, "little", signed=True), digest_size=16)
     for tensor in (latents, embeds):
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()))
+        digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.digest()
 
 

@@ -1,6 +1,5 @@
 """Stable Diffusion's UNet and autoencoder, frozen; callers see noise and pictures in [0, 1]."""
 
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from farm.adapters.attention import AttentionControl, install_attention
 from farm.errors import ModelSetError
 from farm.model_spec import ModelSpec
+from farm.samplers.ddim import NoiseSchedule
 
 
 class NoisePredictor(nn.Module):
@@ -31,13 +31,14 @@ class NoisePredictor(nn.Module):
         self.unet = unet.requires_grad_(False).eval()
         self._is_velocity = spec.prediction_type == "v_prediction"
         self._map_size = spec.map_size
-        self.register_buffer("alphas", alphas_cumprod(spec), persistent=False)
+        alphas = NoiseSchedule.from_spec(spec).alphas_cumprod
+        self.register_buffer("alphas", alphas, persistent=False)
 
     def forward(
         self,
         latents: Float[Tensor, "batch channels height width"],
         timesteps: Int[Tensor, " batch"],
-        embeds: Float[Tensor, "batch tokens text_width"],
+        embeds: Float[Tensor, "batch tokens embed"],
         control: AttentionControl | None = None,
     ) -> Float[Tensor, "batch channels height width"]:
         """Predicted noise; every sample at its own timestep.
@@ -62,13 +63,6 @@ class NoisePredictor(nn.Module):
         return alpha.sqrt() * output + (1 - alpha).sqrt() * latents
 
 
-def alphas_cumprod(spec: ModelSpec) -> Float[Tensor, " train_steps"]:
-    """ᾱ of the scaled-linear schedule: betas are evenly spaced in their square root."""
-    start, end = spec.beta_start**0.5, spec.beta_end**0.5
-    betas = torch.linspace(start, end, spec.num_train_timesteps).square()
-    return (1 - betas).cumprod(dim=0)
-
-
 class Autoencoder(nn.Module):
     """Pictures in [0, 1] to scaled latents and back; the posterior's mean, so nothing is random."""
 
@@ -87,6 +81,7 @@ class Autoencoder(nn.Module):
     def decode(
         self, latents: Float[Tensor, "batch channels latent_height latent_width"]
     ) -> Float[Tensor, "batch 3 height width"]:
-        decoded = self.vae.decode(latents / self._scale)
+        # diffusers writes torch.FloatTensor where it means a tensor
+        decoded = self.vae.decode(latents / self._scale)  # pyright: ignore[reportArgumentType]
         assert isinstance(decoded, DecoderOutput)
         return (decoded.sample / 2 + 0.5).clamp(0, 1)

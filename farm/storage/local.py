@@ -47,7 +47,9 @@ class LocalStore:
 
     def __post_init__(self) -> None:
         if not self.root.is_absolute():  # a worker elsewhere has another working directory
-            raise UnusableStoreError(f"a local store needs an absolute path, not {str(self.root)!r}")
+            raise UnusableStoreError(
+                f"a local store needs an absolute path, not {str(self.root)!r}"
+            )
 
     @property
     def uri(self) -> str:
@@ -173,12 +175,22 @@ def _version(data: bytes) -> Version:
 
 
 def _place(path: Path, step: Callable[[], _T]) -> _T:
-    """Do the step in the key's directory, which a deleter of a neighbour may take away meanwhile."""
+    """Do the step in the key's directory, which who deletes a neighbour may take away meanwhile."""
     for _ in range(_PLACE_TRIES):
-        path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
+            _make_directory(path.parent)
             return step()
     raise FileNotFoundError(errno.ENOENT, "its directory disappears again and again", str(path))
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        if directory.exists():
+            raise
+        # It was there, and went before mkdir saw that it is a directory.
+        raise FileNotFoundError(errno.ENOENT, "disappeared", str(directory)) from None
 
 
 def _link(staged: Path, path: Path) -> None:

@@ -8,7 +8,7 @@ was under way, so that nothing is known yet and one has to ask again.
 import os
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,7 +16,16 @@ from urllib.parse import quote, urlencode
 
 from boto3.session import Session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ResponseStreamingError,
+)
 
 from farm.errors import StoreError
 from farm.storage.keys import is_key, validate_key, validate_prefix
@@ -38,7 +47,7 @@ _HINTS = {
     "301": "the bucket is in another region: give region=",
     "NotImplemented": "this server lacks conditional writes: use another",
 }
-_CREDENTIALS_MISSING = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}
+_READ_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -74,13 +83,11 @@ class S3Store:
         where = self._where(key)
         with self._clear_errors("read", key):
             try:
-                reply = self._client.get_object(**where)
+                return self._read(where)
             except ClientError as error:
                 if _code(error) == "NoSuchKey":
                     raise MissingKeyError(f"there is no {key!r} in {self.uri}") from error
                 raise
-            with reply["Body"] as body:
-                return body.read(), reply["ETag"]
 
     def put(self, key: str, data: bytes) -> Version:
         where = self._where(key)
@@ -122,6 +129,18 @@ class S3Store:
                 keys = (entry["Key"].removeprefix(above) for entry in page.get("Contents", ()))
                 yield from filter(is_key, keys)  # consoles leave empty objects such as "a/"
 
+    def _read(self, where: dict[str, str]) -> tuple[bytes, Version]:
+        """The SDK tries again until a reply begins; a reply that breaks off is ours to repeat."""
+        for _ in range(_READ_TRIES - 1):
+            with suppress(IncompleteReadError, ResponseStreamingError):
+                return self._read_once(where)
+        return self._read_once(where)
+
+    def _read_once(self, where: dict[str, str]) -> tuple[bytes, Version]:
+        reply = self._client.get_object(**where)
+        with closing(reply["Body"]) as body:  # its own `with` gives the stream below it
+            return body.read(), reply["ETag"]
+
     def _put_on_condition(self, key: str, data: bytes, **condition: str) -> Version | None:
         where = self._where(key)
         with self._clear_errors("write", key):
@@ -154,9 +173,11 @@ class S3Store:
             if hint is None:
                 raise StoreError(f"{where}: {error}; try again") from error
             raise UnusableStoreError(f"{where}: {error}; {hint}") from error
+        except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
+            raise UnusableStoreError(f"{where}: {error}; set AWS credentials") from error
+        except ParamValidationError as error:
+            raise UnusableStoreError(f"{where}: {error}; correct the store's address") from error
         except BotoCoreError as error:
-            if type(error).__name__ in _CREDENTIALS_MISSING:
-                raise UnusableStoreError(f"{where}: {error}; set AWS credentials") from error
             raise StoreError(f"{where}: {error}; see that the address is right") from error
         except ValueError as error:  # how botocore refuses an endpoint that is no address
             raise UnusableStoreError(f"{where}: {error}; correct endpoint_url") from error

@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from farm.backbones.tokenizer import PromptTokenizer
 from farm.errors import ModelSetError
-from farm.methods.style_diffusion.config import StyleDiffusionConfig
+from farm.methods.style_diffusion import config as style_diffusion
 from farm.model_spec import ModelSpec
 from farm.requests import describe
 from farm.zoo.weights import SCENES_FOLDER
 
 _MANIFEST = "model_set.json"
 _EMBEDDED = {"scenes": SCENES_FOLDER}
-_DEFAULTS = {"paper": StyleDiffusionConfig.paper, "scenes": StyleDiffusionConfig.scenes}
+_DEFAULTS = {"paper": style_diffusion.paper, "scenes": style_diffusion.scenes}
 
 
 class _Manifest(BaseModel):
@@ -51,7 +51,7 @@ class ModelSet:
         return self.manifest.digests
 
     @property
-    def style_diffusion(self) -> StyleDiffusionConfig:
+    def style_diffusion(self) -> style_diffusion.StyleDiffusionConfig:
         """The method's defaults for these networks."""
         return _DEFAULTS[self.manifest.defaults]()
 

@@ -1,6 +1,7 @@
 """Golden networks in the farm's own classes; every size is read from the set."""
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -33,10 +34,18 @@ def golden_spec_of(folder: Path) -> ModelSpec:
         tokens=tokens,
         text_width=width,
         image_tokens=features.shape[1],
-        map_size=size // 4,
-        self_replace_size=size // 2,
+        map_size=_map_size(folder),
+        self_replace_size=2 * _map_size(folder),
         prediction_type="epsilon",
     )
+
+
+def _map_size(folder: Path) -> int:
+    """Side of the recorded maps; a set's `full64` part has those of the set."""
+    whole = folder if (folder / "ddim.safetensors").is_file() else folder.parent
+    vectors = load_file(whole / "ddim.safetensors")
+    (pixels,) = {t.shape[1] for n, t in vectors.items() if n.endswith("_layer0")}
+    return math.isqrt(pixels)
 
 
 def _vectors_file(folder: Path) -> str:
@@ -50,7 +59,7 @@ def golden_networks_of(
     encoder = tiny_image_encoder() if image_encoder is None else vision_tower(image_encoder)
     return Networks(
         unet=NoisePredictor(unet, spec),
-        autoencoder=tiny_autoencoder(),
+        vae=tiny_autoencoder(),
         text=tiny_text_encoder(),
         image=encoder,
         spec=spec,
@@ -63,7 +72,7 @@ def vision_tower(path: Path) -> ImageEncoder:
     source = {name: tensor.float() for name, tensor in load_file(path).items()}
     width, _, patch, _ = source["conv1.weight"].shape
     layers = 1 + max(int(n.split(".")[2]) for n in source if n.startswith("transformer."))
-    side = round((source["positional_embedding"].shape[0] - 1) ** 0.5)
+    side = math.isqrt(source["positional_embedding"].shape[0] - 1)
     config = CLIPVisionConfig(
         hidden_size=width,
         intermediate_size=source["transformer.resblocks.0.mlp.c_fc.bias"].shape[0],

@@ -83,6 +83,9 @@ class AutoencoderRecipe:
         autoencoder.register_to_config(scaling_factor=round(1 / latents.std().item(), 6))
         autoencoder.half().save_pretrained(folder / self.name)
 
+    def load(self, folder: Path) -> nn.Module:
+        return _Reconstruction(AutoencoderKL.from_pretrained(folder / self.name).float().eval())
+
 
 def _autoencoder_in(module: nn.Module) -> AutoencoderKL:
     autoencoder = module.get_submodule("autoencoder")

@@ -165,6 +165,9 @@ class ClipRecipe:
         assert isinstance(module, CLIPModel)
         module.half().save_pretrained(folder / self.name)
 
+    def load(self, folder: Path) -> nn.Module:
+        return CLIPModel.from_pretrained(folder / self.name).float().eval()
+
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from farm.zoo.judge import GRID, Judge, is_present, read_object
+from farm.zoo.judge import GRID, Judge, is_present, load_judge, read_object
 from farm.zoo.scenes.rendering import render
 from farm.zoo.scenes.scenes import Scenes, generator_for, sample_scenes
 
@@ -85,6 +85,9 @@ class JudgeRecipe:
             k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()
         }
         save_file(state, folder / self.name / "model.safetensors")
+
+    def load(self, folder: Path) -> nn.Module:
+        return load_judge(folder)
 
     def _through(self, images: Tensor) -> Tensor:
         autoencoder = self.autoencoder

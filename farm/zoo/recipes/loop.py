@@ -37,6 +37,10 @@ class Recipe(Protocol):
         """Write the part in Hugging Face layout, fp16."""
         ...
 
+    def load(self, folder: Path) -> nn.Module:
+        """What `export` wrote, in fp32 and eval mode."""
+        ...
+
 
 @dataclass(frozen=True)
 class LoopConfig:

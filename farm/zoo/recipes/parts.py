@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from farm.errors import InvalidRequestError, ModelSetError
 from farm.model_spec import ModelSpec
 from farm.zoo.model_sets import write_manifest
@@ -28,6 +30,12 @@ class Part:
     recipe: Callable[[Path, Path | None], Recipe]
     """From the folder of exported parts, and a folder of weights to continue from."""
     config: LoopConfig
+
+    def measure(self, networks: Path) -> dict[str, float]:
+        """Held-out figures of the part as exported into a folder."""
+        recipe = self.recipe(networks, None)
+        with torch.no_grad():
+            return recipe.evaluate(recipe.load(networks))
 
 
 PARTS = {

@@ -1,6 +1,7 @@
 """The text-to-image UNet: v-prediction on the frozen text tower, attention grounded on masks."""
 
 import random
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from farm.zoo.judge import load_judge
 from farm.zoo.matching import match_prompts
 from farm.zoo.recipes.clip import WIDTH, scenes_tokenizer, token_batch
 from farm.zoo.recipes.grounding import MapRecorder, TokenTags, grounding_loss
-from farm.zoo.recipes.latents import latent_pool
+from farm.zoo.recipes.latents import LatentPool, latent_pool
 from farm.zoo.scenes.captions import caption, varied_caption
 from farm.zoo.scenes.scenes import Scenes, concatenate, generator_for, sample_scenes
 
@@ -62,19 +63,24 @@ class UNetRecipe:
         start_from: Path | None = None,
         networks: Path = Path("out/zoo/export"),
         cache: Path = Path("out/zoo/cache"),
-        pool: int = 40_000,
+        pool: int = 30_000,
         two_share: float = 0.4,
         grounding: float = 0.05,
     ) -> None:
         self.start_from, self.networks, self.grounding = start_from, networks, grounding
         self.text = CLIPModel.from_pretrained(networks / "clip").text_model.float().eval()
         self.text.requires_grad_(False)
-        self.pool = latent_pool(networks / "vae", pool, 0, cache, two_share=two_share)
+        self._read_pool = lambda: latent_pool(networks / "vae", pool, 0, cache, two_share=two_share)
         self.recorder = MapRecorder()
         self.tokenizer = scenes_tokenizer()
         self.tags = TokenTags(self.tokenizer)
         self.alphas = alphas_cumprod()
         self.empty = token_batch(self.tokenizer, [""])
+
+    @cached_property
+    def pool(self) -> LatentPool:
+        """Encoded when first needed: sampling and evaluation do without."""
+        return self._read_pool()
 
     def build(self) -> nn.Module:
         with torch.random.fork_rng():
@@ -174,6 +180,9 @@ class UNetRecipe:
         assert isinstance(module, UNet2DConditionModel)
         _install(module, AttnProcessor2_0())
         module.half().save_pretrained(folder / self.name)
+
+    def load(self, folder: Path) -> nn.Module:
+        return UNet2DConditionModel.from_pretrained(folder / self.name).float().eval()
 
 
 def _install(module: nn.Module, processor: MapRecorder | AttnProcessor2_0) -> None:

@@ -70,7 +70,7 @@ def test_inverting_undoes_denoising_when_the_noise_is_the_same():
     out = z
     for move in moves:
         out = ddim_step(out, noise, move.alpha, move.alpha_to)
-    back = list(ddim_invert(lambda latents, timestep: noise, out, SCHEDULE.inverting(12)))  # noqa: ARG005
+    back = list(ddim_invert(lambda latents, timestep: noise, out, SCHEDULE.inverting(12)))
     # 24 float64 steps that amplify rounding by 1/sqrt(alpha) at most
     torch.testing.assert_close(back[-1], z, atol=1e-11, rtol=0)
 
@@ -99,7 +99,7 @@ def test_inversion_converges_to_the_ode_at_first_order():
         pairs = zip(alphas[:-1].tolist(), alphas[1:].tolist(), strict=True)
         moves = [Move(n, a, b) for n, (a, b) in enumerate(pairs)]
         clean = torch.ones(1, 1, 1, dtype=torch.float64)
-        *_, last = ddim_invert(lambda z, t: k * z, clean, moves)  # noqa: ARG005
+        *_, last = ddim_invert(lambda z, t: k * z, clean, moves)
         return abs(last.item() - exact)
 
     # an error c h + O(h²): at h = 3/500 the second term is well under one per cent

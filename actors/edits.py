@@ -1,0 +1,93 @@
+"""Edits of one model set on a farm: what its backbones load, and what its trainers run."""
+
+import importlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from actors.backbone import Host
+from actors.board import Message
+from actors.farm_session import FarmSession, open_farm
+from farm.calls import Executor
+from farm.errors import FarmError
+from farm.progress import Progress
+from farm.results import EditResult
+from farm.runner import PreparedEdit, run_edit
+from farm.storage.store import Store
+from farm.zoo.model_sets import ModelSet
+
+
+@dataclass(frozen=True)
+class StoredEdit:
+    """What a trainer runs: one prepared edit, from the store into the store. It pickles."""
+
+    store: Store
+    tenant: str
+
+    def __call__(
+        self,
+        request: PreparedEdit,
+        executor: Executor,
+        report_progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+    ) -> EditResult:
+        """See `farm.runner.run_edit`."""
+        return run_edit(
+            request,
+            self.store,
+            executor,
+            tenant=self.tenant,
+            report=report_progress,
+            should_stop=should_stop,
+        )
+
+
+def load_host(model_set: ModelSet, device: str) -> Host:
+    """The model set's networks, loaded in the process that calls this.
+
+    Raises:
+        ModelSetError: they cannot be loaded.
+    """
+    # by name: drivers and trainers import this file and never need the networks' libraries
+    networks = importlib.import_module("farm.backbones.networks")
+    host = importlib.import_module("farm.backbones.host")
+    loaded = networks.load_networks(model_set.folder, model_set.spec, device)
+    return host.OperationHost(loaded)
+
+
+@contextmanager
+def open_model_set_farm(
+    model_set: ModelSet, *, replicas: int = 1
+) -> Generator[FarmSession, None, None]:
+    """A farm whose backbones hold this model set.
+
+    Raises:
+        FarmError: see `actors.farm_session.open_farm`.
+    """
+    with open_farm(partial(load_host, model_set), replicas=replicas) as farm:
+        yield farm
+
+
+def run_edits(
+    farm: FarmSession,
+    edits: Iterable[tuple[str, PreparedEdit]],
+    store: Store,
+    *,
+    tenant: str,
+    in_flight: int,
+    report: Callable[[Mapping[str, Message]], None] | None = None,
+) -> Iterator[tuple[str, EditResult | FarmError]]:
+    """Run named edits, bounded in flight; each comes out with its outcome as it finishes.
+
+    Args:
+        farm: that holds the edits' model set.
+        edits: what to run, by names that are unique among those that run; drawn as room is free.
+        store: the only truth; every machine of the farm must see it.
+        tenant: whose store.
+        in_flight: how many run at once.
+        report: told what runs and how far it is, about twice a second.
+    """
+    entry = StoredEdit(store, tenant)
+    for name, _, outcome in farm.run_many(edits, entry, in_flight=in_flight, report=report):
+        yield name, outcome

@@ -1,0 +1,93 @@
+"""A Ray to work with: the cluster we are in, or one of our own on this machine."""
+
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import ray
+from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue] - compiled
+
+from actors.placement import Accelerator
+from cluster.table import TABLE
+
+_CLUSTER_VARIABLES = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")  # the second in a submitted job
+
+
+@contextmanager
+def local_ray(
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    address: str | None = None,
+    temp_dir: Path | None = None,
+) -> Generator[None]:
+    """Ray for the time of a `with`; only a Ray that was started here is stopped at the end.
+
+    In order: a Ray this process is connected to; `address`; the cluster that the environment
+    names, as in a submitted job; else one of our own, without a dashboard, that nobody without its
+    random token can use.
+
+    Args:
+        num_cpus: of a Ray of our own; all if None, and at least 2, as a backbone takes one.
+        num_gpus: of a Ray of our own; all if None.
+        address: of a cluster to join; "local" to start one whatever the environment says.
+        temp_dir: sessions and logs of a Ray of our own. By default RAY_TMPDIR, or a folder that is
+            removed afterwards. Short: sockets lie in it, and their paths end at 107 characters.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    if address is None and any(name in os.environ for name in _CLUSTER_VARIABLES):
+        address = os.environ.get("RAY_ADDRESS", "auto")
+    with ExitStack() as stack:
+        if address is None or address == "local":
+            _start(num_cpus, num_gpus, _session_folder(temp_dir, stack))
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        stack.callback(ray.shutdown)
+        yield
+
+
+def _start(num_cpus: int | None, num_gpus: int | None, folder: Path) -> None:
+    _lock()
+    ray.init(
+        address="local",  # never somebody's cluster that happens to be found
+        num_cpus=num_cpus or max(2, os.cpu_count() or 1),  # a backbone and its trainers
+        num_gpus=num_gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=TABLE.local_ray.object_store_bytes,
+        _temp_dir=str(folder),
+    )
+
+
+def _lock() -> None:
+    """Let nobody in who does not know a token of this process and its children.
+
+    Ray listens on all interfaces and runs whatever it is sent. Left to itself it would write a
+    token into the home directory, for every later Ray on this machine to find.
+    """
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        Config.initialize("")  # Ray read the environment when it was imported
+
+
+def _session_folder(chosen: Path | None, stack: ExitStack) -> Path:
+    if chosen is not None:
+        return chosen.absolute()
+    if "RAY_TMPDIR" in os.environ:
+        return Path(os.environ["RAY_TMPDIR"]).absolute()
+    # processes that are still ending may write while it is removed
+    folder = tempfile.TemporaryDirectory(prefix="farm-", ignore_cleanup_errors=True)
+    return Path(stack.enter_context(folder))
+
+
+def accelerator() -> Accelerator:
+    """The device for backbones: CUDA where Ray has GPUs to give, else the CPU."""
+    return "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"

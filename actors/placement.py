@@ -1,0 +1,33 @@
+"""From the table of `cluster/` to the options that Ray takes, and to the device of a backbone."""
+
+from typing import Any, Literal, TypeAlias
+
+from cluster.table import TABLE, BackbonePlacement, BoardPlacement, TrainerPlacement
+from farm.errors import UnavailableError
+
+Accelerator: TypeAlias = Literal["cuda", "cpu"]
+
+
+def backbone_placement(accelerator: Accelerator) -> BackbonePlacement:
+    """The row of the table for backbones on this kind of device."""
+    return TABLE.backbone_on_gpu if accelerator == "cuda" else TABLE.backbone_on_cpu
+
+
+def backbone_options(placement: BackbonePlacement) -> dict[str, Any]:
+    """Options of a backbone actor."""
+    return placement.model_dump(
+        include={"num_cpus", "num_gpus", "max_concurrency", "max_restarts", "max_task_retries"}
+    )
+
+
+def board_options(placement: BoardPlacement = TABLE.board) -> dict[str, Any]:
+    """Options of the progress board; its calls are not retried, as nothing depends on them."""
+    return placement.model_dump()
+
+
+def trainer_options(placement: TrainerPlacement = TABLE.trainer) -> dict[str, Any]:
+    """Options of a trainer task: it starts again when the machine failed, not when the edit did."""
+    return {
+        **placement.model_dump(include={"num_cpus", "max_retries"}),
+        "retry_exceptions": [UnavailableError],
+    }

@@ -1,0 +1,74 @@
+"""One edit as one Ray task: a light process that owns the little that is trained.
+
+What is done is a plain callable that knows no Ray. A trainer imports torch and no library of
+networks; these live in the backbones.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import ray
+import torch
+
+from actors.executor import RemoteExecutor
+from actors.progress import BoardLine
+from cluster.table import TABLE
+from farm.calls import Executor
+from farm.progress import Progress
+
+
+class Entry(Protocol):
+    """What a trainer runs; it pickles, and carries along what it needs (store, tenant, …)."""
+
+    def __call__(
+        self,
+        request: Any,
+        executor: Executor,
+        report_progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+    ) -> Any:
+        """Do the whole edit.
+
+        Raises:
+            FarmError: an UnavailableError makes Ray start the task again.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TrainerJob:
+    """All that a trainer task is given.
+
+    Attributes:
+        name: of the edit, on the progress board.
+        entry: what to run.
+        request: what to run it with.
+        backbones: handles of the backbone actors.
+        board: handle of the progress board.
+        home: number of the preferred backbone.
+        timeout: seconds for one round trip to a backbone.
+    """
+
+    name: str
+    entry: Entry
+    request: Any
+    backbones: tuple[Any, ...]
+    board: Any
+    home: int = 0
+    timeout: float | None = 600.0
+
+
+def run_trainer(job: TrainerJob) -> Any:
+    """Run the job's entry with a far executor, in this process."""
+    torch.set_num_threads(TABLE.trainer.threads)
+    executor = RemoteExecutor(job.backbones, home=job.home, timeout=job.timeout)
+    line = BoardLine(job.board, job.name)
+    try:
+        return job.entry(job.request, executor, line.report, line.should_stop)
+    finally:
+        line.close()
+
+
+# no resources here: cluster/table.py sets them by .options()
+train_edit = ray.remote(run_trainer)

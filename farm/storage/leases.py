@@ -1,0 +1,168 @@
+"""Who works on a target now: an object that is swapped, never overwritten.
+
+A lease spares work; it does not protect results. Clocks of two machines differ, and a holder that
+slept through its expiry may go on, so two may compute at once for a while: then the commit
+(farm.storage.commits) decides, and what a holder keeps meanwhile is filed under its epoch. Give a
+`ttl` much longer than clocks differ.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from farm.errors import CorruptArtifactError, StoreError
+from farm.storage.layout import lease_key
+from farm.storage.store import MissingKeyError, Store, Version
+
+Clock = Callable[[], float]
+
+_RENEW_TRIES = 3
+
+
+class LeaseLostError(StoreError):
+    """Somebody else took the lease over, or it was released."""
+
+
+class _Holding(BaseModel):
+    """lease.json: epoch and owner together name one tenure; `expires_at` is Unix time."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    owner: str
+    epoch: int = Field(ge=1)
+    expires_at: float
+
+    def is_same_tenure(self, other: "_Holding") -> bool:
+        return (self.owner, self.epoch) == (other.owner, other.epoch)
+
+
+class Lease:
+    """One tenure of a target, from `acquire` to `release`, expiry or loss. For one thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        target: str,
+        holding: _Holding,
+        version: Version,
+        ttl: float,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._key = lease_key(target)
+        self._holding = holding
+        self._version = version
+        self._ttl = ttl
+        self._clock = clock
+        self._released = False
+
+    @property
+    def owner(self) -> str:
+        return self._holding.owner
+
+    @property
+    def epoch(self) -> int:
+        """Higher than that of every earlier tenure of the target."""
+        return self._holding.epoch
+
+    @property
+    def expires_at(self) -> float:
+        """Seconds of the clock given to `acquire`."""
+        return self._holding.expires_at
+
+    def renew(self) -> None:
+        """Hold for another `ttl` from now.
+
+        Raises:
+            LeaseLostError: it is somebody else's by now, or was released.
+            StoreError: the store failed; the lease is ours until it expires.
+        """
+        if not self._swap(self._clock() + self._ttl):
+            raise LeaseLostError(
+                f"the lease {self._key!r} of {self.owner!r} (epoch {self.epoch}) is lost: renew "
+                f"more often than every {self._ttl:g} s, or wait for the other's commit"
+            )
+
+    def renew_if_due(self) -> None:
+        """`renew`, once a third of `ttl` is over: cheap enough to call at every step."""
+        if self._clock() >= self.expires_at - self._ttl * 2 / 3:
+            self.renew()
+
+    def release(self) -> None:
+        """Let others have it at once; no error if they already do.
+
+        The object stays, as an expired one, so that the next epoch is higher.
+        """
+        self._swap(0.0)
+        self._released = True
+
+    def _swap(self, expires_at: float) -> bool:
+        """Whether lease.json now says that this tenure expires then."""
+        wanted = self._holding.model_copy(update={"expires_at": expires_at})
+        for _ in range(_RENEW_TRIES):
+            if self._released:
+                return False
+            version = self._store.put_if_match(self._key, _encode(wanted), self._version)
+            if version is not None:
+                self._holding, self._version = wanted, version
+                return True
+            # Refused, perhaps since the reply to our own last write was lost.
+            current = _read(self._store, self._key)
+            if current is None or not current[0].is_same_tenure(wanted):
+                return False
+            self._version = current[1]
+        return False
+
+
+def acquire(
+    store: Store, target: str, owner: str, *, ttl: float, clock: Clock = time.time
+) -> Lease | None:
+    """The lease of a target if nobody holds it, or its holder let it expire; else None.
+
+    Args:
+        store: where.
+        target: prefix of an edit or a stage (farm.storage.layout).
+        owner: who asks; a new uuid for each run.
+        ttl: seconds until it expires, unless renewed.
+        clock: seconds of Unix time.
+
+    Raises:
+        StoreError: the store failed.
+        CorruptArtifactError: lease.json is none.
+    """
+    key = lease_key(target)
+    current = _read(store, key)
+    if current is not None and current[0].expires_at > clock():
+        return None
+    epoch = 1 if current is None else current[0].epoch + 1
+    wanted = _Holding(owner=owner, epoch=epoch, expires_at=clock() + ttl)
+    if current is None:
+        version = store.put_if_absent(key, _encode(wanted))
+    else:
+        version = store.put_if_match(key, _encode(wanted), current[1])
+    if version is None:
+        landed = _read(store, key)  # somebody was quicker; or we were, and the reply was lost
+        if landed is None or not landed[0].is_same_tenure(wanted):
+            return None
+        version = landed[1]
+    return Lease(store, target, wanted, version, ttl, clock)
+
+
+def _encode(holding: _Holding) -> bytes:
+    return holding.model_dump_json().encode()
+
+
+def _read(store: Store, key: str) -> tuple[_Holding, Version] | None:
+    try:
+        data, version = store.get_with_version(key)
+    except MissingKeyError:
+        return None
+    try:
+        return _Holding.model_validate_json(data), version
+    except ValidationError as error:
+        raise CorruptArtifactError(
+            f"{key!r} in {store.uri} is no lease: {error}; delete it, nothing is lost"
+        ) from error

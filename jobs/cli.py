@@ -1,0 +1,95 @@
+"""The `editfarm` command: every job of this package under one name.
+
+A job's module (and with it Ray or torch) is imported when that job is run, so that help is quick.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from jobs.console import EXIT_CODES
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command: the module whose `app` it is, and its line in the list of commands."""
+
+    module: str
+    help: str
+
+
+JOBS: Mapping[str, Job] = {
+    "demo": Job("jobs.demo", "Edit the demo's held-out scenes into an empty store."),
+    "edit": Job("jobs.edit", "Edit one image."),
+    "edit-many": Job("jobs.edit_many", "Edit every line of a manifest."),
+    "report": Job("jobs.report", "Write the HTML report of a job anew."),
+    "evaluate": Job("jobs.evaluate", "Measure a method on held-out scenes."),
+    "models": Job("jobs.models", "List and check model sets."),
+    "zoo": Job("jobs.zoo", "Look at the scenes world and its networks, and install them."),
+    "train-zoo": Job("jobs.train_zoo", "Train one part of the scenes zoo, or resume it."),
+    "doctor": Job("jobs.doctor", "Check that this machine can run the farm."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands by `JOBS` alone and imports the one that is run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return list(JOBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The entry for the list of commands: a name and a line of help."""
+        del ctx
+        if cmd_name not in JOBS:
+            return None
+        return TyperCommand(cmd_name, help=JOBS[cmd_name].help)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, Any]:
+        """The command itself."""
+        name, entry, rest = super().resolve_command(ctx, args)
+        if name is not None:
+            entry = typer.main.get_command(importlib.import_module(JOBS[name].module).app)
+        return name, entry, rest
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    epilog=EXIT_CODES,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"editfarm {metadata.version('editfarm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def editfarm(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Text-driven image editing on a farm of frozen networks.
+
+    Results go to stdout (a table, or JSON lines with --json), everything else to stderr.
+    """
+    del version  # its callback has done all
+
+
+def main() -> None:
+    """Entry point of `editfarm`."""
+    app(prog_name="editfarm")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""How every command speaks: results on stdout, the rest on stderr, an error as one clear line."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperCommand
+
+from farm.errors import FarmError, InvalidRequestError
+
+EXIT_CODES = """\
+Exit codes:
+
+0  everything was done
+
+1  some edits failed
+
+2  the request, the manifest or the command line is wrong
+
+3  a store or a backbone is not available
+
+130  interrupted
+"""
+INTERRUPTED = 130
+_FILE_COLUMNS = 120
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON lines.")]
+ModelSetOption = Annotated[
+    str, typer.Option(help="A model set's name (see `editfarm models list`), or its folder.")
+]
+
+console = Console(stderr=True, highlight=False)
+
+
+class FarmCommand(TyperCommand):
+    """A command whose `FarmError`s end it with one line and the error's own exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FarmError as error:
+            say_error(error)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as interrupt:
+            say("interrupted: what was committed stays, the same command does the rest")
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+
+def command_app(help_text: str | None = None) -> typer.Typer:
+    """A Typer application without shell completion and without locals in tracebacks."""
+    return typer.Typer(
+        add_completion=False, pretty_exceptions_show_locals=False, help=help_text, epilog=EXIT_CODES
+    )
+
+
+def say(message: str) -> None:
+    """A line for the person at the terminal; not a result."""
+    console.print(message, markup=False, soft_wrap=True)
+
+
+def say_error(error: FarmError) -> None:
+    """`error: …` on stderr, with the kind of error."""
+    console.print("error:", style="bold red", end=" ")
+    console.print(f"{error.message} ({type(error).__name__})", markup=False, soft_wrap=True)
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """One result as one line on stdout."""
+    typer.echo(json.dumps(record, ensure_ascii=False))
+
+
+def print_table(table: Table) -> None:
+    """A result for eyes, on stdout."""
+    screen = Console(highlight=False)
+    if not screen.is_terminal:
+        screen.width = _FILE_COLUMNS
+    screen.print(table)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a result where the user asked for it.
+
+    Raises:
+        InvalidRequestError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise InvalidRequestError(
+            f"cannot write {path}: {error.strerror}; choose another path"
+        ) from error

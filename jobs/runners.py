@@ -1,0 +1,62 @@
+"""Where a job's edits run: on a farm of actors, or in this process."""
+
+import importlib
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from actors.edits import open_model_set_farm, run_edits
+from actors.farm_session import FarmSession
+from actors.local import local_ray
+from farm.errors import FarmError
+from farm.results import EditResult
+from farm.runner import PreparedEdit
+from farm.storage.store import Store
+from farm.zoo.model_sets import ModelSet
+from jobs.batch import OpenRunner, Watch
+from jobs.console import say
+
+
+@dataclass(frozen=True)
+class FarmRunner:
+    """Runs edits as Ray tasks; see `jobs.batch.EditRunner`."""
+
+    farm: FarmSession
+    store: Store
+    tenant: str
+
+    def run(
+        self, edits: Iterable[tuple[str, PreparedEdit]], *, in_flight: int, watch: Watch
+    ) -> Iterator[tuple[str, EditResult | FarmError]]:
+        """See `actors.edits.run_edits`."""
+        return run_edits(
+            self.farm, edits, self.store, tenant=self.tenant, in_flight=in_flight, report=watch
+        )
+
+    def describe(self) -> list[dict[str, Any]]:
+        return self.farm.describe()
+
+
+def choose_runner(model_set: ModelSet, store: Store, tenant: str, *, inline: bool) -> OpenRunner:
+    """The runner that a command asked for; nothing is started or loaded before it is opened."""
+    opened = _open_inline if inline else _open_on_farm
+    return partial(opened, model_set, store, tenant)
+
+
+@contextmanager
+def _open_on_farm(
+    model_set: ModelSet, store: Store, tenant: str
+) -> Generator[FarmRunner, None, None]:
+    say("starting the farm")
+    with local_ray(), open_model_set_farm(model_set) as farm:
+        yield FarmRunner(farm, store, tenant)
+
+
+@contextmanager
+def _open_inline(model_set: ModelSet, store: Store, tenant: str) -> Generator[Any, None, None]:
+    say("loading the networks")
+    # by name: it imports the networks' libraries, which a driver of the farm never needs
+    with importlib.import_module("jobs.inline").open_inline(model_set, store, tenant) as runner:
+        yield runner

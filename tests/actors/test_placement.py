@@ -1,0 +1,43 @@
+"""The table and the options that are made from it."""
+
+import pytest
+from pydantic import ValidationError
+
+from actors.placement import (
+    backbone_options,
+    backbone_placement,
+    board_options,
+    trainer_options,
+)
+from cluster.table import TABLE, BackbonePlacement
+from farm.errors import UnavailableError
+
+
+def test_options_are_the_tables_figures() -> None:
+    assert backbone_options(backbone_placement("cpu")) == {
+        "num_cpus": 1,
+        "num_gpus": 0,
+        "max_concurrency": 2000,
+        "max_restarts": -1,
+        "max_task_retries": -1,
+    }
+    assert backbone_options(backbone_placement("cuda"))["num_gpus"] == 1
+    assert board_options() == {"num_cpus": 0, "max_restarts": -1}
+    assert trainer_options() == {
+        "num_cpus": 0.1,
+        "max_retries": 3,
+        "retry_exceptions": [UnavailableError],
+    }
+
+
+def test_every_trainer_that_fits_a_node_may_call_a_backbone_at_once() -> None:
+    """A backbone must have more room for callers than a large node has trainers."""
+    trainers_of_128_cpus = 128 / TABLE.trainer.num_cpus
+    for row in (TABLE.backbone_on_cpu, TABLE.backbone_on_gpu):
+        assert row.max_concurrency > trainers_of_128_cpus
+
+
+@pytest.mark.parametrize("wrong", [{"num_cpu": 1}, {"max_restarts": -2}, {"max_batch": 0}])
+def test_a_slip_in_the_table_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        BackbonePlacement.model_validate({**TABLE.backbone_on_cpu.model_dump(), **wrong})

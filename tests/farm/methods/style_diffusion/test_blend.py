@@ -1,0 +1,54 @@
+import torch
+
+from farm.methods.style_diffusion.blend import blend, blend_active, region, widen
+
+
+def test_a_single_bright_place_becomes_its_neighbourhood():
+    scores = torch.zeros(1, 4, 4)
+    scores[0, 1, 1] = 5.0
+    mask = region(widen(scores), 0.3, 8)
+    expected = torch.zeros(8, 8, dtype=torch.bool)
+    expected[:6, :6] = True  # 3 × 3 places, each 2 × 2 latents
+    assert torch.equal(mask, expected)
+
+
+def test_widening_is_the_maximum_of_each_neighbourhood():
+    scores = torch.rand(2, 5, 5, generator=torch.Generator().manual_seed(1))
+    for row, wide in zip(scores, widen(scores), strict=True):
+        for y in range(5):
+            for x in range(5):
+                near = row[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+                assert wide[y, x] == near.max()
+
+
+def test_region_unites_rows_each_on_its_own_scale():
+    scores = torch.tensor([[[10.0, 2.9], [3.1, 0.0]], [[0.0, 0.02], [0.0, 0.01]]])
+    # row one: above 3; row two: above 0.006
+    expected = torch.tensor([[True, True], [True, True]])
+    assert torch.equal(region(scores, 0.3, 2), expected)
+    assert torch.equal(region(scores[:1], 0.3, 2), torch.tensor([[True, False], [True, False]]))
+
+
+def test_a_prompt_without_blend_words_adds_nothing():
+    scores = torch.zeros(2, 2, 2)
+    assert not region(scores, 0.3, 2).any()
+    scores[1, 0, 0] = 1
+    assert region(scores, 0.3, 2).sum() == 1
+
+
+def test_outside_the_mask_the_target_is_the_source():
+    latents = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[1:3, 1:3] = True
+    blended = blend(latents, mask)
+    assert torch.equal(blended[0], latents[0])
+    assert torch.equal(blended[1][:, ~mask], latents[0][:, ~mask])
+    # source + (target - source) rounds once
+    torch.testing.assert_close(blended[1][:, mask], latents[1][:, mask])
+
+
+def test_blending_begins_with_the_seventh_of_thirty_steps():
+    active = [blend_active(n, 30, 0.2) for n in range(30)]
+    assert active.index(True) == 6
+    assert all(active[6:])
+    assert not any(blend_active(n, 30, 1.0) for n in range(30))

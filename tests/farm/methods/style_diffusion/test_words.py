@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+
+import farm.zoo.weights
+from farm.backbones.tokenizer import PromptTokenizer
+from farm.errors import InvalidPromptError, UnknownWordError
+from farm.methods.style_diffusion.words import changed_words, find_words, word_positions
+from tests.farm.methods.style_diffusion.prompts import PieceTokens, tokens_of
+
+
+def test_each_word_has_its_pieces():
+    (tokens,) = tokens_of("a hippopotamus in snow")
+    assert tokens.pieces == ("a", "hipp", "opot", "amus", "in", "snow")
+    assert word_positions(tokens) == [[1], [2, 3, 4], [5], [6]]
+
+
+def test_words_are_measured_in_bytes():
+    (tokens,) = tokens_of("crème brûlée on ice")  # 6, 8, 2 and 3 bytes
+    assert word_positions(tokens) == [[1, 2], [3, 4], [5], [6]]
+
+
+def test_any_white_space_separates():
+    (tokens,) = tokens_of("a  red\ndog ")
+    assert word_positions(tokens) == [[1], [2], [3]]
+
+
+def test_scenes_tokenizer_with_letters_it_does_not_know():
+    folder = Path(farm.zoo.weights.__path__[0]) / "scenes" / "tokenizer"
+    tokens = PromptTokenizer(folder, 48).encode("a red café, circle")
+    positions = word_positions(tokens)
+    assert [len(p) for p in positions] == [1, 1, len(tokens.pieces) - 3, 1]
+    assert find_words(tokens, "circle") == [len(tokens.pieces)]
+
+
+def test_a_word_is_found_at_all_its_places():
+    (tokens,) = tokens_of("a cat and a kitten")
+    assert find_words(tokens, "a") == [1, 4]
+    assert find_words(tokens, "kitten") == [5, 6]
+
+
+def test_a_phrase_is_found_where_its_words_stand_in_a_row():
+    (tokens,) = tokens_of("red dog by a red cat")
+    assert find_words(tokens, "red cat") == [5, 6]
+
+
+def test_case_and_punctuation_are_forgiven_only_where_nothing_fits_exactly():
+    (tokens,) = tokens_of("a Hat, a hat and (hat)")
+    assert find_words(tokens, "hat") == [4]
+    assert find_words(tokens, "HAT") == [2, 4, 6, 7]  # "(hat)" has two pieces
+
+
+@pytest.mark.parametrize("word", ["tiger", "dog red", "", "  ", ","])
+def test_an_unknown_word_is_answered_with_the_words_there_are(word):
+    (tokens,) = tokens_of("a red dog")
+    with pytest.raises(UnknownWordError, match=r"'a red dog'.*a, red, dog"):
+        find_words(tokens, word)
+
+
+def test_pieces_that_cross_words_are_refused():
+    tokens = PieceTokens("ab cd", (0, 2, 3, 1), ("abc", "d"))
+    with pytest.raises(InvalidPromptError, match="'ab'"):
+        word_positions(tokens)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        ("a red dog", "a blue dog", ([1], [1])),
+        ("a red dog", "a blue cat", ([1, 2], [1, 2])),
+        ("a dog", "a sitting dog", ([], [1])),
+        ("a big red dog", "a dog", ([1, 2], [])),
+        ("a red dog on sand", "a dog on very white snow", ([1, 4], [3, 4, 5])),
+    ],
+)
+def test_changed_words(source, target, expected):
+    assert changed_words(source.split(), target.split()) == expected

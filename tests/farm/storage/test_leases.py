@@ -1,0 +1,122 @@
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from farm.errors import CorruptArtifactError, StoreError
+from farm.storage.layout import lease_key
+from farm.storage.leases import LeaseLostError, acquire
+from tests.farm.storage.fakes import FakeClock, LosesReplies, RefusesOwnSuccess
+
+TARGET = "tenants/acme/stages/d1"
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+def test_one_holds_until_released(store, clock):
+    lease = acquire(store, TARGET, "anna", ttl=10.0, clock=clock)
+    assert (lease.owner, lease.epoch, lease.expires_at) == ("anna", 1, clock.now + 10)
+    assert acquire(store, TARGET, "berta", ttl=10.0, clock=clock) is None
+    lease.release()
+    assert acquire(store, TARGET, "berta", ttl=10.0, clock=clock).epoch == 2
+
+
+def test_an_expired_lease_is_taken_over(store, clock):
+    late = acquire(store, TARGET, "anna", ttl=10.0, clock=clock)
+    clock.sleep(9.9)
+    assert acquire(store, TARGET, "berta", ttl=10.0, clock=clock) is None
+    clock.sleep(0.1)
+    lease = acquire(store, TARGET, "berta", ttl=10.0, clock=clock)
+    assert lease.epoch == 2
+    with pytest.raises(LeaseLostError, match=r"'anna' \(epoch 1\) is lost"):
+        late.renew()
+    late.release()  # takes nothing from berta
+    assert acquire(store, TARGET, "anna", ttl=10.0, clock=clock) is None
+    lease.renew()
+
+
+def test_who_renews_keeps_it(store, clock):
+    lease = acquire(store, TARGET, "anna", ttl=10.0, clock=clock)
+    for _ in range(5):
+        clock.sleep(8)
+        lease.renew()
+        assert lease.expires_at == clock.now + 10
+        assert acquire(store, TARGET, "berta", ttl=10.0, clock=clock) is None
+    assert lease.epoch == 1
+
+
+def test_an_expired_lease_that_nobody_took_can_be_renewed(store, clock):
+    lease = acquire(store, TARGET, "anna", ttl=10.0, clock=clock)
+    clock.sleep(30)
+    lease.renew()
+    assert acquire(store, TARGET, "berta", ttl=10.0, clock=clock) is None
+
+
+def test_renewal_is_due_after_a_third(store, clock):
+    lease = acquire(store, TARGET, "anna", ttl=9.0, clock=clock)
+    first = lease.expires_at
+    clock.sleep(2.9)
+    lease.renew_if_due()
+    assert lease.expires_at == first
+    clock.sleep(0.2)
+    lease.renew_if_due()
+    assert lease.expires_at == clock.now + 9
+
+
+def test_a_released_lease_stays_released(store, clock):
+    lease = acquire(store, TARGET, "anna", ttl=10.0, clock=clock)
+    lease.release()
+    lease.release()
+    with pytest.raises(LeaseLostError):
+        lease.renew()
+    assert acquire(store, TARGET, "berta", ttl=10.0, clock=clock) is not None
+
+
+@pytest.mark.parametrize("expired", [False, True], ids=["free", "expired"])
+def test_one_of_eight_gets_it(store, clock, expired):
+    if expired:
+        acquire(store, TARGET, "zoe", ttl=10.0, clock=clock)
+        clock.sleep(10)
+    barrier = Barrier(8)
+
+    def ask(index):
+        barrier.wait()
+        return acquire(store, TARGET, f"u{index}", ttl=10.0, clock=clock)
+
+    with ThreadPoolExecutor(8) as pool:
+        (lease,) = [lease for lease in pool.map(ask, range(8)) if lease is not None]
+    assert lease.epoch == 1 + expired
+    lease.renew()
+
+
+@pytest.mark.parametrize("expired", [False, True], ids=["free", "expired"])
+def test_a_lost_reply_to_taking_it_is_recognised(store, clock, expired):
+    if expired:
+        acquire(store, TARGET, "zoe", ttl=10.0, clock=clock)
+        clock.sleep(10)
+    lease = acquire(RefusesOwnSuccess(store, "lease.json"), TARGET, "anna", ttl=10.0, clock=clock)
+    assert lease.owner == "anna"
+    assert acquire(store, TARGET, "berta", ttl=10.0, clock=clock) is None
+
+
+def test_a_renewal_whose_reply_was_lost_is_not_a_loss(store, clock):
+    lease = acquire(
+        LosesReplies(store, "put_if_match", "lease.json"), TARGET, "anna", ttl=10.0, clock=clock
+    )
+    clock.sleep(5)
+    with pytest.raises(StoreError, match="connection reset"):
+        lease.renew()  # it was written, so our version is out of date
+    clock.sleep(1)
+    lease.renew()
+    assert lease.expires_at == clock.now + 10
+    lease.release()
+    assert acquire(store, TARGET, "berta", ttl=10.0, clock=clock).epoch == 2
+
+
+def test_what_is_no_lease_is_said_to_be_none(store, clock):
+    store.put(lease_key(TARGET), b"{}")
+    with pytest.raises(CorruptArtifactError, match=r"lease\.json.* is no lease"):
+        acquire(store, TARGET, "anna", ttl=10.0, clock=clock)

@@ -1,0 +1,153 @@
+"""What only a server and the wire to it can do wrong."""
+
+import pickle
+import socket
+from dataclasses import replace
+
+import boto3
+import pytest
+
+from farm.errors import StoreError
+from farm.storage.s3 import S3Store
+from farm.storage.store import MissingKeyError, UnusableStoreError, check_writable
+from tests.farm.storage.servers import answers, breaks_off, loses_reply
+
+CONFLICT = ("PUT", answers("409 Conflict", "ConditionalRequestConflict"))
+
+
+def test_a_conflict_is_asked_about_again(s3_store, wire):
+    wire.faults += [CONFLICT, CONFLICT]
+    version = s3_store.put_if_absent("k", b"1")
+    assert version is not None
+    wire.faults += [CONFLICT]
+    assert s3_store.put_if_absent("k", b"2") is None
+    wire.faults += [CONFLICT]
+    assert s3_store.put_if_match("k", b"3", version) is not None
+    assert s3_store.get("k") == b"3"
+
+
+def test_endless_conflict_is_an_error_to_retry(s3_store, wire):
+    wire.faults += [CONFLICT] * 3  # one more than there are delays
+    with pytest.raises(StoreError, match="ConditionalRequestConflict") as caught:
+        s3_store.put_if_absent("k", b"1")
+    assert caught.value.retryable
+    assert not s3_store.exists("k")
+
+
+def test_a_busy_server_is_asked_again(s3_store, wire):
+    wire.faults += [("PUT", answers("503 Slow Down", "SlowDown"))]
+    s3_store.put("k", b"1")
+    assert s3_store.get("k") == b"1"
+
+
+def test_a_lost_reply_looks_like_a_refusal(s3_store, wire):
+    """So the layers above must compare: here the client's own retry meets what it wrote."""
+    wire.faults += [("PUT", loses_reply)]
+    assert s3_store.put_if_absent("k", b"mine") is None
+    assert s3_store.get("k") == b"mine"
+
+
+def test_a_reply_that_breaks_off_is_read_again(s3_store, wire):
+    s3_store.put("k", b"0123456789" * 1000)
+    wire.faults += [("GET", breaks_off)]
+    assert s3_store.get("k") == b"0123456789" * 1000
+    wire.faults += [("GET", breaks_off)] * 3
+    with pytest.raises(StoreError) as caught:
+        s3_store.get("k")
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
+def test_a_server_that_ignores_conditions_is_refused(s3_store, wire, header):
+    wire.ignored_headers.add(header)
+    with pytest.raises(UnusableStoreError, match=f"ignores {header}"):
+        check_writable(s3_store)
+    assert list(s3_store.list("")) == []
+
+
+def test_listing_goes_on_after_the_first_page(s3_store, endpoint, monkeypatch):
+    keys = [f"k/{i:02d}" for i in range(7)]
+    for key in keys:
+        s3_store.put(key, b"")
+    whole = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    get_paginator = whole.get_paginator
+
+    class SmallPages:
+        def paginate(self, **options):
+            return get_paginator("list_objects_v2").paginate(
+                **options, PaginationConfig={"PageSize": 3}
+            )
+
+    whole.get_paginator = lambda _: SmallPages()
+    monkeypatch.setattr(S3Store, "_client", property(lambda _: whole))
+    assert list(s3_store.list("k/")) == keys
+
+
+def test_folder_marks_of_consoles_are_not_listed(s3_store, endpoint):
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    client.put_object(Bucket=s3_store.bucket, Key=f"{s3_store.prefix}/a/", Body=b"")
+    s3_store.put("a/b", b"")
+    assert list(s3_store.list("")) == ["a/b"]
+
+
+def test_a_prefix_is_a_store_of_its_own(s3_store):
+    other = replace(s3_store, prefix=s3_store.prefix + "x")
+    s3_store.put("k", b"1")
+    assert list(other.list("")) == []
+    whole = replace(s3_store, prefix="")
+    assert whole.get(f"{s3_store.prefix}/k") == b"1"
+    assert f"{s3_store.prefix}/k" in list(whole.list(s3_store.prefix))
+
+
+def test_a_bucket_that_is_not_there(s3_store):
+    store = replace(s3_store, bucket="nowhere")
+    with pytest.raises(UnusableStoreError, match=r"s3://nowhere.*create the bucket"):
+        check_writable(store)
+    with pytest.raises(UnusableStoreError, match="create the bucket"):
+        list(store.list(""))
+    with pytest.raises(UnusableStoreError, match="create the bucket") as caught:
+        store.get("k")
+    assert not isinstance(caught.value, MissingKeyError)
+
+
+def test_a_bucket_name_that_is_none(s3_store):
+    with pytest.raises(UnusableStoreError, match="correct the store's address"):
+        check_writable(replace(s3_store, bucket="no bucket!"))
+
+
+def test_rights_that_lack(s3_store, wire):
+    wire.faults += [("PUT", answers("403 Forbidden", "AccessDenied"))]
+    with pytest.raises(UnusableStoreError, match="PutObject, DeleteObject") as caught:
+        check_writable(s3_store)
+    assert not caught.value.retryable
+
+
+def test_nobody_listens(s3_store, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with socket.socket() as reserved:  # bound, not listening: nobody else can take the port
+        reserved.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{reserved.getsockname()[1]}"
+        store = replace(s3_store, endpoint_url=endpoint)
+        with pytest.raises(StoreError, match=r"cannot write .*Could not connect") as caught:
+            check_writable(store)
+    assert caught.value.retryable
+
+
+def test_an_endpoint_that_is_no_address(s3_store):
+    with pytest.raises(UnusableStoreError, match="correct endpoint_url"):
+        check_writable(replace(s3_store, endpoint_url="somewhere"))
+
+
+def test_no_credentials(s3_store, monkeypatch, tmp_path):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    store = replace(s3_store, region="eu-west-1")  # a client of its own
+    with pytest.raises(UnusableStoreError, match="set AWS credentials"):
+        store.get("k")
+
+
+def test_a_pickle_holds_no_client(s3_store):
+    s3_store.put("k", b"1")
+    assert len(pickle.dumps(s3_store)) < 1000
