@@ -191,7 +191,7 @@ class _Run:
         self.store.put_if_absent(input_key(self.tenant, prepared.image_digest), prepared.image)
         stage = stage_prefix(self.tenant, prepared.stage_digest)
         waited = time.monotonic()
-        record, computed = wait_or_compute(
+        _, computed = wait_or_compute(
             self.store,
             stage,
             self.attempt,
@@ -202,8 +202,7 @@ class _Run:
         )
         if not computed:
             self.stage_seconds["wait"] = time.monotonic() - waited
-        tensors, about = unpack_tensors(read_file(self.store, stage, record, _INVERSION))
-        inversion = Inversion.from_tensors(tensors, about)
+        inversion = load_inversion(self.store, self.tenant, prepared.stage_digest)
         output = self._drive(
             "editing", edit(inversion, prepared.plan, self.client, prepared.config.editing)
         )
@@ -341,6 +340,20 @@ def load_result(store: Store, tenant: str, edit_id: str) -> EditResult | None:
     target = edit_prefix(tenant, edit_id)
     record = read_commit(store, target)
     return None if record is None else _result_of(edit_id, target, record, reused=True)
+
+
+def load_inversion(store: Store, tenant: str, stage_digest: str) -> Inversion:
+    """A committed inversion.
+
+    Raises:
+        InvalidRequestError: there is none.
+    """
+    stage = stage_prefix(tenant, stage_digest)
+    record = read_commit(store, stage)
+    if record is None:
+        raise InvalidRequestError(f"no inversion {stage_digest} in {store.uri}: run the edit first")
+    tensors, about = unpack_tensors(read_file(store, stage, record, _INVERSION))
+    return Inversion.from_tensors(tensors, about)
 
 
 def load_output(store: Store, result: EditResult, name: str) -> bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from farm.calls import Executor
 from farm.errors import FarmError, InvalidRequestError
 from farm.images import decode_image
 from farm.results import EditResult
@@ -42,6 +43,10 @@ class EditRunner(Protocol):
 
     def describe(self) -> list[dict[str, Any]]:
         """Process, device and networks of each backbone."""
+        ...
+
+    def executor(self) -> Executor:
+        """The frozen networks, for one thread of this process."""
         ...
 
 

@@ -12,6 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from farm.backbones.host import OperationHost
 from farm.backbones.networks import load_networks
+from farm.calls import Executor
 from farm.errors import FarmError
 from farm.progress import Progress
 from farm.results import EditResult
@@ -37,6 +38,9 @@ class InlineRunner:
 
     def describe(self) -> list[dict[str, Any]]:
         return [self._host.describe()]
+
+    def executor(self) -> Executor:
+        return self._host
 
     def _run_one(self, name: str, prepared: PreparedEdit, watch: Watch) -> EditResult | FarmError:
         def report(progress: Progress) -> None:

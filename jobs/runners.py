@@ -10,6 +10,7 @@ from typing import Any
 from actors.edits import open_model_set_farm, run_edits
 from actors.farm_session import FarmSession
 from actors.local import local_ray
+from farm.calls import Executor
 from farm.errors import FarmError
 from farm.results import EditResult
 from farm.runner import PreparedEdit
@@ -37,6 +38,9 @@ class FarmRunner:
 
     def describe(self) -> list[dict[str, Any]]:
         return self.farm.describe()
+
+    def executor(self) -> Executor:
+        return self.farm.executor()
 
 
 def choose_runner(model_set: ModelSet, store: Store, tenant: str, *, inline: bool) -> OpenRunner:

@@ -1,11 +1,13 @@
 """Look at the scenes world and its networks, measure them, and put trained parts into the package.
 
 editfarm zoo preview --seed 3 --output preview.png
+editfarm zoo manifest --folder examples/demo --edits 8 --seed 4
 editfarm zoo samples --seed 5 --output samples.png
 editfarm zoo eval
 editfarm zoo export --from out/zoo/export
 """
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +17,9 @@ import typer
 from farm.images import encode_png
 from farm.zoo.recipes.parts import PARTS, find_part, install
 from farm.zoo.recipes.unet import UNetRecipe
+from farm.zoo.scenes.edits import edit_truth, parse_types, sample_edits
 from farm.zoo.scenes.preview import grid, preview
+from farm.zoo.scenes.requests import edit_name, request_fields, write_pictures
 from farm.zoo.scenes.scenes import generator_for, sample_scenes
 from farm.zoo.weights import SCENES_FOLDER
 from jobs.console import FarmCommand, command_app, print_json, say, write_file
@@ -30,6 +34,23 @@ Seed = Annotated[int, typer.Option(min=0, help="held-out seed")]
 def preview_command(output: Output = Path("out/preview.png"), seed: Seed = 3) -> None:
     """Draw scenes, and a source and a target row for every type of edit."""
     _write(output, encode_png(preview(seed)))
+
+
+@app.command(cls=FarmCommand)
+def manifest(
+    folder: Annotated[Path, typer.Option(help="Where manifest and pictures go.")],
+    edits: Annotated[int, typer.Option(min=1)] = 8,
+    seed: Seed = 7,
+    types: Annotated[str, typer.Option(help="Types of edit, by commas.")] = "colour,background",
+) -> None:
+    """Write held-out edits as a manifest with pictures, for `editfarm edit-many`."""
+    lines: list[str] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, edit in enumerate(sample_edits(edits, seed, parse_types(types)), start=1):
+        name = edit_name(edit, number)
+        image, truth = write_pictures(edit_truth(edit), name, folder)
+        lines.append(json.dumps({**request_fields(edit, name, image), "truth": truth}))
+    _write(folder / "manifest.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
 
 @app.command(cls=FarmCommand)

@@ -49,9 +49,8 @@ def judge_edit(judge: Judge, edited: _Image, edit: SceneEdit, truth: EditTruth) 
     background = int(reading.background.argmax(1))
     target = edit.target
     background_right = background == int(target.background[0])
-    objects: list[tuple[bool, bool]] = []  # (what the edit asks, everything else) per object
-    for slot in range(int(target.count[0])):
-        objects.append(_judge_object(reading, edit, truth, slot))
+    # per object: what the edit asks, and everything else
+    objects = [_judge_object(reading, edit, truth, s) for s in range(int(target.count[0]))]
     if edit.type == "background":
         return Judgement(background_right, all(asked and kept for asked, kept in objects))
     if edit.type == "remove":
@@ -103,7 +102,7 @@ def fidelity(edited: _Image, autoencoded: _Image, truth: EditTruth) -> Fidelity:
 
 
 def is_success(judgement: Judgement, figures: Fidelity) -> bool:
-    """All conditions of definitions.md together; a picture with no untouched pixel keeps them all."""
+    """All conditions of definitions.md; a picture without untouched pixels keeps them all."""
     intact = math.isnan(figures.outside) or figures.outside >= figures.bound - ALLOWED_LOSS
     return judgement.asked and judgement.kept and intact
 

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import farm.diffusion
-import farm.requests
 from farm import errors
 from farm.calls import Answer, Call, Executor, far_loss, run
 from farm.errors import EditCancelledError, FarmError

@@ -1,5 +1,6 @@
 """The parts of the scenes zoo in the order in which they must be trained, with their numbers."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -119,4 +120,13 @@ def install(exported: Path, folder: Path) -> None:
         if (exported / name).is_dir():
             shutil.rmtree(folder / name, ignore_errors=True)
             shutil.copytree(exported / name, folder / name)
+            _forget_origin(folder / name / "config.json")
     write_manifest(folder, scenes_spec(), defaults="scenes", licence=_LICENCE, source=_SOURCE)
+
+
+def _forget_origin(config: Path) -> None:
+    """Libraries note the path that weights were loaded from; it means nothing elsewhere."""
+    if config.is_file():
+        fields = json.loads(config.read_text(encoding="utf-8"))
+        fields.pop("_name_or_path", None)
+        config.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")

@@ -7,18 +7,37 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from farm.errors import InvalidRequestError
 from farm.zoo.scenes.captions import caption
 from farm.zoo.scenes.rendering import Rendering, render
 from farm.zoo.scenes.scenes import Scenes, Split, generator_for, sample_scenes
 from farm.zoo.scenes.vocabulary import (
     BACKGROUNDS,
     COLOUR_NAMES,
+    EDIT_TYPES,
     PATTERNS,
     SHAPES,
     EditType,
 )
 
 _DRAWN_AT_ONCE = 64  # fixed, so that more edits of a seed begin with the same ones
+
+
+def parse_types(text: str) -> tuple[EditType, ...]:
+    """Types of edit from names between commas.
+
+    Raises:
+        InvalidRequestError: a name is none, or there is no name.
+    """
+    known: dict[str, EditType] = {kind: kind for kind in EDIT_TYPES}
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    wrong = [name for name in names if name not in known]
+    if wrong or not names:
+        raise InvalidRequestError(
+            f"types {text!r}: found {', '.join(wrong) or 'none'}; choose from "
+            f"{', '.join(EDIT_TYPES)}"
+        )
+    return tuple(known[name] for name in names)
 
 
 @dataclass(frozen=True)

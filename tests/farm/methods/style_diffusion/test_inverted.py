@@ -17,7 +17,7 @@ def test_an_inversion_survives_a_safetensors_file(inversion, tmp_path):
     path = tmp_path / "inversion.safetensors"
     save_file(inversion.to_tensors(), path, metadata=inversion.metadata())
     with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         back = Inversion.from_tensors(tensors, file.metadata())
     assert (back.prompt, back.config) == (inversion.prompt, CONFIG)
     assert back.state.losses == inversion.state.losses

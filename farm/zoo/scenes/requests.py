@@ -1,0 +1,45 @@
+"""Scene edits as a user would state them: picture bytes, two prompts and a word; no truth."""
+
+from pathlib import Path
+from typing import Any
+
+from farm.images import encode_png
+from farm.requests import EditRequest, parse_request
+from farm.zoo.scenes.edits import EditTruth, SceneEdit
+
+
+def edit_name(edit: SceneEdit, number: int) -> str:
+    """A short name that says what is edited."""
+    return f"{number:03d}-{edit.type}-{edit.target_word}"
+
+
+def request_fields(edit: SceneEdit, name: str, image: str) -> dict[str, Any]:
+    """What a method may know of an edit."""
+    return {
+        "id": name,
+        "method": "style_diffusion",
+        "image": image,
+        "source_prompt": edit.source_prompt,
+        "target_prompt": edit.target_prompt,
+        "target_word": edit.target_word,
+    }
+
+
+def edit_request(
+    edit: SceneEdit, name: str, *, model_set: str, parameters: dict[str, Any]
+) -> EditRequest:
+    """The request; its picture is handed over as bytes, so `image` is a name alone.
+
+    Raises:
+        InvalidRequestError: a parameter is none, or out of range.
+    """
+    fields = request_fields(edit, name, f"{name}.png")
+    return parse_request({**fields, "model_set": model_set, "parameters": parameters})
+
+
+def write_pictures(truth: EditTruth, name: str, folder: Path) -> tuple[str, str]:
+    """Source and true target as PNG files in a folder; their names."""
+    names = (f"{name}.png", f"{name}.truth.png")
+    for file, rendering in zip(names, (truth.source, truth.target), strict=True):
+        (folder / file).write_bytes(encode_png(rendering.images[0]))
+    return names
