@@ -205,7 +205,7 @@ def _score(
     judge: Judge,
 ) -> EditScore:
     edit, truth = case.edit, case.truth
-    about = {
+    about: dict[str, Any] = {
         "id": case.name,
         "type": edit.type,
         "held_out": edit.held_out,

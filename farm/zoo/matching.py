@@ -1,7 +1,9 @@
 """Does a generated picture show what its prompt says? Asked of the judge, wherever things are."""
 
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from scipy import ndimage
@@ -25,7 +27,7 @@ class FoundObject:
 def find_objects(reading: Reading, picture: int) -> list[FoundObject]:
     """Objects of one picture, largest first: connected cells in which something is there."""
     presence = reading.presence[picture].sigmoid()
-    labels, number = ndimage.label((presence > _PRESENT).numpy())
+    labels, number = cast(tuple[np.ndarray, int], ndimage.label((presence > _PRESENT).numpy()))
     found: list[FoundObject] = []
     for label in range(1, int(number) + 1):
         inside = torch.from_numpy(labels == label)

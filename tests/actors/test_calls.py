@@ -17,7 +17,7 @@ from farm.errors import (
     FarmError,
     UnavailableError,
 )
-from tests.actors.toy import Meeting
+from tests.actors.toy import Meeting, arrive_and_wait
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(120)]
 
@@ -55,7 +55,7 @@ def crash() -> None:
 
 @ray.remote(num_cpus=0, max_retries=0)
 def wait_at(folder: Any) -> None:
-    Meeting(folder).wait_here()
+    arrive_and_wait(folder)
 
 
 @ray.remote(num_cpus=0)

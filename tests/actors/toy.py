@@ -19,28 +19,37 @@ WIDTH = 48
 
 
 class Meeting:
-    """A rendezvous of two processes at a pair of FIFOs: nothing is timed, nobody polls."""
+    """Where another process arrives and stays until released: nothing is timed, nobody polls.
 
-    def __init__(self, folder: Path) -> None:
+    Whoever calls `at` keeps both pipes open, so a byte written before it is read is not lost, and
+    whoever waits goes on when that process ends.
+    """
+
+    def __init__(self, folder: Path, arrived: int, released: int) -> None:
         self.folder = folder
+        self._arrived, self._released = arrived, released
 
     @classmethod
     def at(cls, folder: Path) -> "Meeting":
         folder.mkdir()
         os.mkfifo(folder / "arrived")
         os.mkfifo(folder / "released")
-        return cls(folder)
-
-    def wait_here(self) -> None:
-        """Say that we are here, then stay until released."""
-        (self.folder / "arrived").open("w").close()
-        (self.folder / "released").open().close()
+        # read and write: neither waits for a partner
+        return cls(folder, *(os.open(folder / n, os.O_RDWR) for n in ("arrived", "released")))
 
     def await_arrival(self) -> None:
-        (self.folder / "arrived").open().close()
+        os.read(self._arrived, 1)
 
     def release(self) -> None:
-        (self.folder / "released").open("w").close()
+        os.write(self._released, b".")
+
+
+def arrive_and_wait(folder: Path) -> None:
+    """Say that we are at the meeting, then stay until released."""
+    with (folder / "arrived").open("wb", buffering=0) as arrived:
+        arrived.write(b".")
+    with (folder / "released").open("rb", buffering=0) as released:
+        released.read(1)
 
 
 class ToyHost:
@@ -56,7 +65,7 @@ class ToyHost:
     def run_batch(self, calls: Sequence[Call]) -> list[Answer | FarmError]:
         first = calls[0]
         if "meet" in first.static:
-            Meeting(Path(str(first.static["meet"]))).wait_here()
+            arrive_and_wait(Path(str(first.static["meet"])))
         match first.op:
             case "toy.value_and_grad":
                 return self._value_and_grad(calls)

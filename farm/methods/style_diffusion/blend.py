@@ -13,9 +13,14 @@ def blend_active(step: int, num_steps: int, start: float) -> bool:
     return step >= int(start * num_steps)
 
 
-def widen(scores: Float[Tensor, "rows size size"]) -> Float[Tensor, "rows size size"]:
-    """Maximum over each 3 × 3 neighbourhood, so that a region reaches over its object's rim."""
-    return F.max_pool2d(scores, kernel_size=3, stride=1, padding=1)
+def widen(
+    scores: Float[Tensor, "rows size size"], pool: int = 3
+) -> Float[Tensor, "rows size size"]:
+    """Maximum over each `pool` × `pool` neighbourhood, so that a region reaches over a rim.
+
+    Where a cell of the map is a large share of the picture, 1 (nothing) is enough.
+    """
+    return F.max_pool2d(scores, kernel_size=pool, stride=1, padding=pool // 2)
 
 
 def region(

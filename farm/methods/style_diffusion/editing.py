@@ -132,7 +132,8 @@ def edit_steps(
         scores = scores + answer.scores
         mask = None
         if config.local_blend and blend_active(index, num_steps, config.blend_start):
-            mask = region(widen(scores), config.blend_threshold, latents.shape[-1])
+            wide = widen(scores, config.blend_pool)
+            mask = region(wide, config.blend_threshold, latents.shape[-1])
             latents = blend(latents, mask)
         yield EditStep(latents, scores, mask)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_processor import Attention
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -27,7 +26,7 @@ class MapRecorder:
 
     def __call__(
         self,
-        attn: Attention,
+        attn: Any,  # diffusers' Attention, whose projections it annotates as optional
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         **_: Any,

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from farm.backbones.stable_diffusion import Autoencoder
 from farm.zoo.judge import GRID, Judge, is_present, load_judge, read_object
 from farm.zoo.scenes.rendering import render
 from farm.zoo.scenes.scenes import Scenes, generator_for, sample_scenes
@@ -30,10 +31,9 @@ class JudgeRecipe:
     name = "judge"
 
     def __init__(self, *, start_from: Path | None = None) -> None:
-        self.autoencoder: AutoencoderKL | None = None
+        self.autoencoder: Autoencoder | None = None
         if start_from is not None:
-            self.autoencoder = AutoencoderKL.from_pretrained(start_from).float().eval()
-            self.autoencoder.requires_grad_(False)
+            self.autoencoder = Autoencoder(AutoencoderKL.from_pretrained(start_from).float())
 
     def build(self) -> nn.Module:
         with torch.random.fork_rng():
@@ -90,14 +90,10 @@ class JudgeRecipe:
         return load_judge(folder)
 
     def _through(self, images: Tensor) -> Tensor:
-        autoencoder = self.autoencoder
-        assert autoencoder is not None
+        assert self.autoencoder is not None
+        model = self.autoencoder
         with torch.no_grad():
-            decoded = [
-                autoencoder.decode(autoencoder.encode(i * 2 - 1).latent_dist.mean).sample
-                for i in images.split(64)
-            ]
-        return (torch.cat(decoded).float() / 2 + 0.5).clamp(0, 1)
+            return torch.cat([model.decode(model.encode(i)) for i in images.split(64)])
 
     def _degrade(self, images: Tensor, generator: torch.Generator) -> Tensor:
         half = len(images) // 2

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from farm.backbones.stable_diffusion import Autoencoder
 from farm.zoo.scenes.rendering import render
 from farm.zoo.scenes.scenes import Scenes, generator_for, sample_scenes
 
@@ -41,7 +42,7 @@ def latent_pool(
 
 
 def _encode(folder: Path, count: int, seed: int, two_share: float) -> dict[str, Tensor]:
-    autoencoder = AutoencoderKL.from_pretrained(folder).float().eval()
+    autoencoder = Autoencoder(AutoencoderKL.from_pretrained(folder).float())
     scenes = sample_scenes(
         count, generator_for("train", seed, "latents"), split="train", two_share=two_share
     )
@@ -50,8 +51,7 @@ def _encode(folder: Path, count: int, seed: int, two_share: float) -> dict[str, 
         rows = slice(start, start + _CHUNK)
         drawn = render(scenes[rows])
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            posterior = autoencoder.encode(drawn.images * 2 - 1).latent_dist
-        latents[rows] = posterior.mean.float() * autoencoder.config.scaling_factor
+            latents[rows] = autoencoder.encode(drawn.images).float()
         masks[rows] = torch.nn.functional.adaptive_avg_pool2d(drawn.masks, 16)
     tensors = {f.name: getattr(scenes, f.name) for f in fields(Scenes)}
     return tensors | {"latents": latents.half(), "masks": masks.half()}

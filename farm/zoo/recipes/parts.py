@@ -109,7 +109,7 @@ def scenes_spec() -> ModelSpec:
         text_width=WIDTH,
         image_tokens=65,
         map_size=16,
-        self_replace_size=8,
+        self_replace_size=16,
         prediction_type="v_prediction",
     )
 

@@ -3,6 +3,7 @@
 import random
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPModel
 
+from farm.backbones.stable_diffusion import Autoencoder
 from farm.zoo.judge import load_judge
 from farm.zoo.matching import match_prompts
 from farm.zoo.recipes.clip import WIDTH, scenes_tokenizer, token_batch
@@ -151,9 +153,9 @@ class UNetRecipe:
         guidance: float = 4.0,
     ) -> Float[Tensor, "scenes 3 64 64"]:
         """Pictures for the scenes' canonical captions."""
-        autoencoder = AutoencoderKL.from_pretrained(self.networks / "vae").float().eval()
+        autoencoder = Autoencoder(AutoencoderKL.from_pretrained(self.networks / "vae").float())
         _install(module, AttnProcessor2_0())
-        scheduler = DDIMScheduler(
+        scheduler: Any = DDIMScheduler(
             beta_start=0.00085,
             beta_end=0.012,
             beta_schedule="scaled_linear",
@@ -172,9 +174,7 @@ class UNetRecipe:
                 uncond, cond = both.chunk(2)
                 guided = uncond + guidance * (cond - uncond)
                 latents = scheduler.step(guided, timestep, latents).prev_sample
-            scaled = latents / autoencoder.config.scaling_factor
-            images = torch.cat([autoencoder.decode(z).sample for z in scaled.split(64)])
-        return (images / 2 + 0.5).clamp(0, 1)
+            return torch.cat([autoencoder.decode(z) for z in latents.split(64)])
 
     def export(self, module: nn.Module, folder: Path) -> None:
         assert isinstance(module, UNet2DConditionModel)
@@ -186,6 +186,5 @@ class UNetRecipe:
 
 
 def _install(module: nn.Module, processor: MapRecorder | AttnProcessor2_0) -> None:
-    unet = getattr(module, "module", module)  # under data parallelism
-    assert isinstance(unet, UNet2DConditionModel)
+    unet: Any = getattr(module, "module", module)  # under data parallelism
     unet.set_attn_processor(processor)
