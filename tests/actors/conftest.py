@@ -10,7 +10,7 @@ from actors.local import local_ray
 from cluster.table import TABLE
 from tests.actors.toy import ToyHost
 
-# small, so that backbones of several modules and two zoo workers have room on two CPUs
+# small, so that backbones of several modules and two zoo workers have room beside each other
 SMALL = TABLE.backbone_on_cpu.model_copy(update={"num_cpus": 0.1})
 
 
@@ -18,7 +18,7 @@ SMALL = TABLE.backbone_on_cpu.model_copy(update={"num_cpus": 0.1})
 def ray_session() -> Iterator[None]:
     """One Ray for all tests of this folder, in a folder with a short path."""
     folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
-    with local_ray(num_cpus=2, num_gpus=0, address="local", temp_dir=folder):
+    with local_ray(num_cpus=4, num_gpus=0, address="local", temp_dir=folder):
         yield
     shutil.rmtree(folder, ignore_errors=True)
 
