@@ -177,7 +177,8 @@ def _embed(module: nn.Module, images: Tensor, ids: Tensor) -> tuple[Tensor, Tens
     """Unit-norm embeddings of pictures in [0, 1] and of token ids, and the logit scale."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
     out = module(input_ids=ids, pixel_values=(images - mean) / std)
-    scale = module.get_parameter("logit_scale").clamp(max=_MAX_SCALE).exp()
+    clip = getattr(module, "module", module)  # under data parallelism
+    scale = clip.get_parameter("logit_scale").clamp(max=_MAX_SCALE).exp()
     return (
         F.normalize(out.image_embeds.float(), dim=-1),
         F.normalize(out.text_embeds.float(), dim=-1),
