@@ -5,6 +5,7 @@ attribute, so that the towers must read shape, colour, pattern, background and w
 which object.
 """
 
+import json
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,20 +105,32 @@ def with_hard_negatives(scenes: Scenes, generator: torch.Generator) -> Scenes:
     )
 
 
+def _continued(folder: Path) -> CLIPModel:
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    if kind == "clip":
+        return CLIPModel.from_pretrained(folder).float()
+    model = build_clip()
+    tower = CLIPTextModel.from_pretrained(folder).float()
+    state = {k.removeprefix("text_model."): v for k, v in tower.state_dict().items()}
+    model.text_model.load_state_dict(state)
+    return model
+
+
 @dataclass(frozen=True)
 class ClipRecipe:
     start_from: Path | None = None
-    """A folder of a text tower to continue from; the image tower starts fresh."""
+    """A folder to continue from: of a whole CLIP, or of a text tower alone."""
+    freeze_text: bool = False
+    """Keep the text tower as it is (but for its projection), since the UNets are trained on it."""
     name: str = "clip"
 
     def build(self) -> nn.Module:
         with torch.random.fork_rng():
             torch.random.manual_seed(0)
-            model = build_clip()
-        if self.start_from is not None:
-            tower = CLIPTextModel.from_pretrained(self.start_from)
-            state = {k.removeprefix("text_model."): v for k, v in tower.state_dict().items()}
-            model.text_model.load_state_dict(state, strict=False)
+            model = build_clip() if self.start_from is None else _continued(self.start_from)
+        model.set_attn_implementation("eager")  # on CPU its backward is twice as fast as sdpa's
+        if self.freeze_text:
+            model.text_model.requires_grad_(False)
         return model
 
     def loss(
