@@ -24,10 +24,10 @@ class Provenance(BaseModel):
     versions: dict[str, str]
     """Versions of the farm and of the libraries that influence the result."""
     image_digest: str
-    stage: str
-    """Digest of the inversion that was used."""
-    stage_reused: bool
-    """Whether the inversion was already in the store."""
+    stages: dict[str, str]
+    """Digest of each stage that was used, by its name."""
+    stages_made: list[str]
+    """Stages that this edit had to make; the others were in the store."""
     trainer_pid: int
     backbone_pids: list[int]
     work: dict[str, int]
@@ -36,6 +36,11 @@ class Provenance(BaseModel):
     seconds: float
     stage_seconds: dict[str, float]
     """Wall time by stage."""
+
+    @property
+    def stage_reused(self) -> bool:
+        """Whether all stages were already in the store."""
+        return not self.stages_made
 
 
 class EditResult(BaseModel):

@@ -33,7 +33,8 @@ from farm.masks import decode_mask
 from farm.methods.style_diffusion.editing import reconstruct
 from farm.metrics.psnr import psnr
 from farm.results import EditResult
-from farm.runner import PreparedEdit, load_inversion, load_output, prepare, versions
+from farm.runner import PreparedEdit, load_output, load_stage, prepare, versions
+from farm.runner.style_diffusion import unpack_inversion
 from farm.storage.opening import open_store
 from farm.storage.store import Store, check_writable
 from farm.zoo.evaluation import EditScore, as_json, summarise
@@ -126,7 +127,7 @@ def evaluate(
             "seed": seed,
             "model_set": models.name,
             "weights": models.digests,
-            "config": cases[0].prepared.config.model_dump(mode="json"),
+            "config": cases[0].prepared.method.config.model_dump(mode="json"),
             "versions": versions(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.platform()}",
             "wall_seconds": time.monotonic() - started,
@@ -189,7 +190,7 @@ def _all_baselines(
 
 def _baselines(executor: Executor, store: Store, case: _Case) -> _Baselines:
     client = DiffusionClient(executor, case.prepared.model_set.spec)
-    inversion = load_inversion(store, TENANT, case.prepared.stage_digest)
+    inversion = unpack_inversion(load_stage(store, TENANT, case.prepared.stage_digest))
     source = case.truth.source.images[0]
     return _Baselines(
         autoencoded=client.decode(client.encode(source)),

@@ -50,6 +50,10 @@ class ModelSet:
         """sha256 by weight file, as stated: `verify` compares them with the files."""
         return self.manifest.digests
 
+    def digests_of(self, parts: tuple[str, ...]) -> dict[str, str]:
+        """sha256 by weight file of some parts: what a result of theirs depends on."""
+        return {name: d for name, d in self.digests.items() if name.split("/")[0] in parts}
+
     @property
     def style_diffusion(self) -> style_diffusion.StyleDiffusionConfig:
         """The method's defaults for these networks."""

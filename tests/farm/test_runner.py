@@ -19,15 +19,8 @@ from farm.images import decode_image, encode_png
 from farm.requests import parse_request
 from farm.runner import load_output, load_result, prepare, run_edit
 from farm.storage.opening import open_store
-from farm.zoo.model_sets import open_model_set, write_manifest
-from tests.tiny import (
-    tiny_autoencoder,
-    tiny_clip,
-    tiny_networks,
-    tiny_spec,
-    tiny_unet,
-    write_tiny_tokenizer,
-)
+from farm.zoo.model_sets import open_model_set
+from tests.tiny import tiny_networks, write_tiny_set
 
 from farm.backbones.host import OperationHost  # isort: skip
 
@@ -38,11 +31,7 @@ QUICK = {"num_steps": 3, "inner_steps": 2}
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny-set")
-    tiny_unet().save_pretrained(folder / "unet")
-    tiny_autoencoder().vae.save_pretrained(folder / "vae")
-    tiny_clip().save_pretrained(folder / "clip")
-    write_tiny_tokenizer(folder / "tokenizer")
-    write_manifest(folder, tiny_spec(), defaults="scenes", licence="Apache-2.0", source="tests")
+    write_tiny_set(folder)
     return open_model_set(str(folder))
 
 
@@ -167,7 +156,7 @@ def test_what_does_not_change_the_result_does_not_change_its_id(models, change):
 def test_an_interrupted_inversion_goes_on_and_gives_the_same_bits(
     models, host, store, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("farm.runner._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("farm.runner.running._CHECKPOINT_SECONDS", 0.0)
     edit = prepared(models)
     # two embeddings, the image's tokens and latents, DDIM 3, and one whole timestep of 4 calls
     with pytest.raises(BackboneLostError):

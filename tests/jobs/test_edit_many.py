@@ -70,8 +70,8 @@ def test_submitting_again_does_only_what_is_missing(submit, manifest, monkeypatc
 def test_two_targets_of_one_image_invert_once(submit, manifest):
     result = submit(manifest({"id": "blue"}, {"id": "green", "target_prompt": "a green ball"}))
     provenance = {name: o["result"]["provenance"] for name, o in outcomes(result).items()}
-    assert not provenance["blue"]["stage_reused"]
-    assert provenance["green"]["stage_reused"]
+    assert provenance["blue"]["stages_made"] == ["inversion"]
+    assert provenance["green"]["stages_made"] == []
     assert "unet_backward" in provenance["blue"]["work"]
     assert "unet_backward" not in provenance["green"]["work"]
 

@@ -29,7 +29,7 @@ def test_edits_run_in_trainers_against_one_backbone(tiny_set, manifest, tmp_path
     trainers = {p["trainer_pid"] for p in provenance.values()}
     assert not trainers & {backbone, os.getpid()}
     assert backbone != os.getpid()
-    assert [provenance[name]["stage_reused"] for name in ("blue", "green")].count(True) == 1
+    assert [provenance[name]["stages_made"] for name in ("blue", "green")].count([]) == 1
     (job,) = (tmp_path / "store" / "tenants" / "default" / "jobs").iterdir()
     (described,) = json.loads((job / "summary.json").read_text())["backbones"]
     assert described["pid"] == backbone

@@ -1,0 +1,205 @@
+"""One attempt at one edit: stages found, waited for or made; the edit; one commit."""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+from farm.calls import Executor, Meter
+from farm.errors import EditCancelledError
+from farm.images import decode_image, encode_png, fit_to_model
+from farm.progress import Progress
+from farm.results import EditResult, Provenance
+from farm.runner.loading import load_stage, result_of
+from farm.runner.method import Files, Outputs, StagePlan, Workbench
+from farm.runner.preparing import PreparedEdit
+from farm.runner.versions import versions
+from farm.storage.checkpoints import load_checkpoint, save_checkpoint
+from farm.storage.commits import commit, read_commit
+from farm.storage.layout import edit_prefix, input_key, stage_prefix
+from farm.storage.leases import Lease
+from farm.storage.stages import wait_or_compute
+from farm.storage.store import Store
+from farm.storage.tensors import pack_tensors, unpack_tensors
+
+_LEASE_SECONDS = 20.0
+_CHECKPOINT_SECONDS = 10.0
+_POLL_SECONDS = 0.5
+_T = TypeVar("_T")
+
+Report = Callable[[Progress], None]
+ShouldStop = Callable[[], bool]
+
+
+def run_edit(
+    prepared: PreparedEdit,
+    store: Store,
+    executor: Executor,
+    *,
+    tenant: str = "default",
+    report: Report = lambda _: None,
+    should_stop: ShouldStop = lambda: False,
+) -> EditResult:
+    """Do a prepared edit, or find it done.
+
+    Each stage is taken from the store if there, waited for if somebody makes it now, made and
+    committed otherwise; an interrupted one goes on from its checkpoint. The edit is committed once,
+    whoever else tries the same.
+
+    Args:
+        prepared: what to do.
+        store: the only truth; everything is written under the tenant's prefix.
+        executor: the frozen networks.
+        tenant: whose store.
+        report: called with every step.
+        should_stop: asked between steps.
+
+    Raises:
+        EditCancelledError: `should_stop` said so.
+        FarmError: as its kind says.
+    """
+    target = edit_prefix(tenant, prepared.edit_id)
+    done = read_commit(store, target)
+    if done is not None:
+        return result_of(prepared.edit_id, target, done, reused=True)
+    return _Run(prepared, store, executor, tenant, report, should_stop).run(target)
+
+
+class _Run:
+    """One attempt at one edit."""
+
+    def __init__(
+        self,
+        prepared: PreparedEdit,
+        store: Store,
+        executor: Executor,
+        tenant: str,
+        report: Report,
+        should_stop: ShouldStop,
+    ) -> None:
+        self.prepared, self.store, self.tenant = prepared, store, tenant
+        self.report, self.should_stop = report, should_stop
+        self.meter = Meter(executor)
+        self.attempt = uuid.uuid4().hex
+        self.started = time.monotonic()
+        self.stage_seconds: dict[str, float] = {}
+        self.made: list[str] = []
+        original = decode_image(prepared.image)
+        spec = prepared.model_set.spec
+        square, placement = fit_to_model(original.image, spec.image_size)
+        self.bench = Workbench(
+            prepared.request, prepared.model_set, self.meter, original, square, placement
+        )
+
+    def run(self, target: str) -> EditResult:
+        prepared = self.prepared
+        self.store.put_if_absent(input_key(self.tenant, prepared.image_digest), prepared.image)
+        for stage in prepared.method.stages:
+            self._ensure(stage)
+        outputs = self._drive("editing", prepared.method.edit(self.bench, self._read))
+        provenance = self._provenance()
+        files = self._files(outputs, provenance)
+        extra = {"provenance": provenance.model_dump(mode="json")}
+        done = commit(self.store, target, self.attempt, files, extra)
+        return result_of(prepared.edit_id, target, done, reused=not done.won)
+
+    def _ensure(self, stage: StagePlan) -> None:
+        """See that a stage is in the store, whoever puts it there."""
+        waited = time.monotonic()
+        _, computed = wait_or_compute(
+            self.store,
+            stage_prefix(self.tenant, self.prepared.stages[stage.name]),
+            self.attempt,
+            lambda lease: self._make(stage, lease),
+            ttl=_LEASE_SECONDS,
+            poll=_POLL_SECONDS,
+            should_stop=self.should_stop,
+        )
+        if computed:
+            self.made.append(stage.name)
+        else:
+            spent = self.stage_seconds.get("wait", 0.0)
+            self.stage_seconds["wait"] = spent + time.monotonic() - waited
+
+    def _read(self, stage: str) -> Files:
+        return load_stage(self.store, self.tenant, self.prepared.stages[stage])
+
+    def _make(self, stage: StagePlan, lease: Lease) -> Files:
+        """The stage's files; keeps the lease alive and a checkpoint in the store meanwhile."""
+        prefix = stage_prefix(self.tenant, self.prepared.stages[stage.name])
+        stored = load_checkpoint(self.store, prefix)
+        checkpoint = None if stored is None else unpack_tensors(stored)[0]
+        saved = time.monotonic()
+
+        def keep(progress: Progress) -> None:
+            nonlocal saved
+            lease.renew_if_due()
+            due = time.monotonic() - saved >= _CHECKPOINT_SECONDS
+            if progress.checkpoint is not None and due:
+                data = pack_tensors(progress.checkpoint.to_tensors(), {})
+                save_checkpoint(self.store, prefix, data, lease)
+                saved = time.monotonic()
+
+        steps = self.prepared.method.make(stage.name, self.bench, self._read, checkpoint)
+        return self._drive(stage.name, steps, keep)
+
+    def _drive(
+        self,
+        stage: str,
+        steps: Generator[Progress, None, _T],
+        each: Callable[[Progress], None] = lambda _: None,
+    ) -> _T:
+        """Run a stage to its end: report each step, stop where asked, time it."""
+        started = time.monotonic()
+        while True:
+            if self.should_stop():
+                raise EditCancelledError(
+                    f"edit {self.prepared.edit_id} was cancelled during {stage}"
+                )
+            try:
+                progress = next(steps)
+            except StopIteration as finished:
+                self.stage_seconds[stage] = time.monotonic() - started
+                return finished.value
+            self.report(progress)
+            each(progress)
+
+    def _files(self, outputs: Outputs, provenance: Provenance) -> dict[str, bytes]:
+        """What is committed: pictures at the original's resolution, figures beside them."""
+        text = {
+            "editfarm:edit": self.prepared.edit_id,
+            "editfarm:target_prompt": self.prepared.request.target_prompt,
+            "editfarm:seed": str(self.prepared.request.seed),
+        }
+        alpha = self.bench.original.alpha
+        files = {"edited.png": encode_png(outputs.edited, text=text, alpha=alpha)}
+        for name, picture in outputs.pictures.items():
+            files[f"{name}.png"] = encode_png(picture)
+        files |= outputs.files
+        figures = {**outputs.figures, "provenance": provenance.model_dump(mode="json")}
+        files["metrics.json"] = json.dumps(figures, indent=1).encode()
+        return files
+
+    def _provenance(self) -> Provenance:
+        prepared = self.prepared
+        method = prepared.method
+        return Provenance(
+            method=prepared.request.method,
+            method_version=method.version,
+            model_set=prepared.model_set.name,
+            weights=prepared.model_set.digests_of(method.parts),
+            seed=prepared.request.seed,
+            config=method.config.model_dump(mode="json"),
+            versions=versions(),
+            image_digest=prepared.image_digest,
+            stages=dict(prepared.stages),
+            stages_made=self.made,
+            trainer_pid=os.getpid(),
+            backbone_pids=sorted(self.meter.pids),
+            work=dict(sorted(self.meter.work.items())),
+            accelerator_seconds=self.meter.seconds,
+            seconds=time.monotonic() - self.started,
+            stage_seconds=self.stage_seconds,
+        )

@@ -1,0 +1,249 @@
+"""DINO ViT of the scenes world by self-distillation (arXiv:2104.14294): no labels, no masks.
+
+A student sees global and local crops, its teacher (a moving average of the student) the global
+ones; both must agree on a distribution over prototypes. What keeps it from collapsing is that the
+teacher's answers are balanced over each batch (Sinkhorn-Knopp, arXiv:2006.09882, as in
+arXiv:2304.07193) and that features of different pictures are pushed apart (KoLeo). All pictures of
+a batch have the same kind of background: with mixed batches the easiest balanced answer is the
+background, and the attention never looks at an object (docs/zoo.md has the figures).
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from farm.zoo.recipes.crops import random_crops
+from farm.zoo.scenes.rendering import render
+from farm.zoo.scenes.scenes import Scenes, generator_for, sample_scenes
+from farm.zoo.scenes.vocabulary import BACKGROUNDS
+
+ARCHITECTURE = "vit_tiny_patch16_224"
+"""timm's name of the class that the scenes' numbers are given to."""
+MODEL_ARGS: dict[str, Any] = {
+    "img_size": 64,
+    "patch_size": 4,
+    "embed_dim": 96,
+    "depth": 4,
+    "num_heads": 4,
+    "num_classes": 0,
+    "dynamic_img_size": True,
+}
+_GLOBAL, _LOCAL = 48, 24
+_LOCALS = 4
+_PROTOTYPES = 256
+_STUDENT_TEMPERATURE = 0.1
+_TEACHER_TEMPERATURE = 0.06
+_BALANCING_ROUNDS = 3
+_KOLEO = 0.1
+_HOLD_PROTOTYPES = 100
+_MOMENTUM = (0.99, 0.9995)
+
+
+def build_vit() -> VisionTransformer:
+    """Four layers, 96 wide, patches of 4 pixels: a [CLS] map of 16 x 16."""
+    return VisionTransformer(**MODEL_ARGS)
+
+
+class Prototypes(nn.Module):
+    """DINO's head: an MLP to a unit-norm bottleneck, scored against unit-norm prototypes."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 64)
+        )
+        self.prototypes = nn.Parameter(torch.randn(_PROTOTYPES, 64))
+
+    def forward(
+        self, features: Float[Tensor, "crops width"], hold: bool
+    ) -> Float[Tensor, "crops prototypes"]:
+        prototypes = self.prototypes.detach() if hold else self.prototypes
+        scored: Tensor = F.normalize(self.mlp(features), dim=-1) @ F.normalize(prototypes, dim=-1).T
+        return scored
+
+
+class SelfDistillation(nn.Module):
+    """Student and teacher: all that a resumed training needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student, self.teacher = build_vit(), build_vit()
+        self.head, self.teacher_head = Prototypes(96), Prototypes(96)
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.teacher_head.load_state_dict(self.head.state_dict())
+        for module in (self.teacher, self.teacher_head):
+            module.requires_grad_(False)
+        for vit in (self.student, self.teacher):
+            for block in vit.blocks:
+                attention: Any = block.attn
+                attention.fused_attn = False  # on CPU the plain form's backward is twice as fast
+
+    def forward(
+        self, views: list[Float[Tensor, "batch 3 _ _"]], hold: bool
+    ) -> list[tuple[Float[Tensor, "batch width"], Float[Tensor, "batch prototypes"]]]:
+        """The student's features and scores of each view."""
+        features = [self.student(_normalised(view)) for view in views]
+        return [(f, self.head(f, hold)) for f in features]
+
+    @torch.no_grad()
+    def targets(
+        self, views: list[Float[Tensor, "batch 3 _ _"]]
+    ) -> list[Float[Tensor, "batch prototypes"]]:
+        """The teacher's distributions, sharp, and balanced over all views of the batch."""
+        scores = [self.teacher_head(self.teacher(_normalised(v)), True).float() for v in views]
+        return list(balanced(torch.cat(scores) / _TEACHER_TEMPERATURE).chunk(len(views)))
+
+    @torch.no_grad()
+    def follow(self, momentum: float) -> None:
+        """Move the teacher towards the student."""
+        for mine, theirs in (
+            (self.teacher, self.student),
+            (self.teacher_head, self.head),
+        ):
+            for target, source in zip(mine.parameters(), theirs.parameters(), strict=True):
+                target.lerp_(source, 1 - momentum)
+
+
+@dataclass(frozen=True)
+class DinoRecipe:
+    start_from: Path | None = None
+    """A folder of an exported ViT that student and teacher begin with."""
+    horizon: int = 6000
+    """Steps over which the teacher's momentum rises to its end."""
+    name: str = "dino"
+
+    def build(self) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.random.manual_seed(0)
+            module = SelfDistillation()
+        if self.start_from is not None:
+            state = load_file(self.start_from / "model.safetensors")
+            for vit in (module.student, module.teacher):
+                vit.load_state_dict({n: t.float() for n, t in state.items()})
+        return module
+
+    def loss(
+        self, module: nn.Module, step: int, batch_size: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        both = getattr(module, "module", module)  # under data parallelism
+        assert isinstance(both, SelfDistillation)
+        both.follow(_cosine(_MOMENTUM, step / self.horizon))
+        images = render(_one_background(batch_size, generator)).images
+        wide = [random_crops(images, _GLOBAL, (0.4, 1.0), generator) for _ in range(2)]
+        near = [random_crops(images, _LOCAL, (0.15, 0.5), generator) for _ in range(_LOCALS)]
+        targets = both.targets(wide)
+        found = module(wide + near, step < _HOLD_PROTOTYPES)
+        total, pairs = torch.zeros(()), 0
+        for t, target in enumerate(targets):
+            for s, (_, score) in enumerate(found):
+                if s != t:
+                    logs = F.log_softmax(score.float() / _STUDENT_TEMPERATURE, dim=-1)
+                    total = total - (target * logs).sum(-1).mean()
+                    pairs += 1
+        agreement = total / pairs
+        apart = torch.stack([koleo(features) for features, _ in found[:2]]).mean()
+        figures = {"agreement": agreement.item(), "koleo": apart.item()}
+        return agreement + _KOLEO * apart, figures
+
+    def evaluate(self, module: nn.Module) -> dict[str, float]:
+        """How well the teacher's [CLS] attention finds the objects of held-out scenes."""
+        assert isinstance(module, SelfDistillation | VisionTransformer)
+        vit = module.teacher if isinstance(module, SelfDistillation) else module
+        scenes = sample_scenes(256, generator_for("heldout", 81), split="heldout", two_share=1 / 3)
+        drawn = render(scenes)
+        truth = drawn.masks.amax(1) > 0.5
+        maps = cls_attention(vit, drawn.images).mean(1)
+        return attention_figures(maps, truth)
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        assert isinstance(module, SelfDistillation)
+        target = folder / self.name
+        target.mkdir(parents=True, exist_ok=True)
+        state = {n: t.half().contiguous() for n, t in module.teacher.state_dict().items()}
+        save_file(state, target / "model.safetensors", metadata={"format": "pt"})
+        config = {"architecture": ARCHITECTURE, "model_args": MODEL_ARGS}
+        (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    def load(self, folder: Path) -> nn.Module:
+        vit = build_vit()
+        state = load_file(folder / self.name / "model.safetensors")
+        vit.load_state_dict({n: t.float() for n, t in state.items()})
+        return vit.eval()
+
+
+def balanced(logits: Float[Tensor, "items prototypes"]) -> Float[Tensor, "items prototypes"]:
+    """Distributions of which every prototype gets an equal share (Sinkhorn-Knopp)."""
+    mass = (logits - logits.max()).exp().double()
+    for _ in range(_BALANCING_ROUNDS):
+        mass = mass / mass.sum(0, keepdim=True).clamp(min=1e-12)
+        mass = mass / mass.sum(1, keepdim=True).clamp(min=1e-12)
+    return mass.float()
+
+
+def koleo(features: Float[Tensor, "items width"]) -> Float[Tensor, ""]:
+    """Minus the mean log distance to the nearest neighbour, of unit-norm features."""
+    unit = F.normalize(features.float(), dim=-1)
+    with torch.no_grad():
+        alike = unit @ unit.T
+        alike.fill_diagonal_(-2.0)
+        nearest = alike.argmax(1)
+    distance = (unit - unit[nearest] + 1e-8).norm(dim=-1)
+    return -distance.clamp(min=1e-4).log().mean()
+
+
+def _one_background(count: int, generator: torch.Generator) -> Scenes:
+    """Training scenes that all show one kind of background, each with its own texture."""
+    kind = int(torch.randint(len(BACKGROUNDS), (1,), generator=generator))
+    drawn = sample_scenes(count * 12, generator, split="train", two_share=0.4)
+    rows = (drawn.background == kind).nonzero()[:, 0]
+    return drawn[rows[torch.arange(count) % len(rows)]]
+
+
+def cls_attention(
+    vit: VisionTransformer, images: Float[Tensor, "batch 3 size size"]
+) -> Float[Tensor, "batch heads rows columns"]:
+    """The last layer's attention of [CLS] to the patches."""
+    blocks: Any = vit.blocks
+    attention = blocks[-1].attn
+    seen: list[Tensor] = []
+    watch = attention.qkv.register_forward_hook(lambda *call: seen.append(call[2]))
+    try:
+        vit.forward_features(_normalised(images))
+    finally:
+        watch.remove()
+    batch, count, _ = seen[0].shape
+    query, key, _ = seen[0].view(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    scores = (query[:, :, :1] @ key.transpose(-2, -1)) / math.sqrt(query.shape[-1])
+    side = math.isqrt(count - 1)
+    return scores.softmax(-1)[:, :, 0, 1:].unflatten(-1, (side, side))
+
+
+def attention_figures(maps: Float[Tensor, "batch rows columns"], truth: Tensor) -> dict[str, float]:
+    """Mean IoU of the maps at the midpoint of their range with the masks, and pointing."""
+    grown = F.interpolate(maps[:, None], size=truth.shape[-2:], mode="bilinear")[:, 0].flatten(1)
+    low, high = grown.amin(1, keepdim=True), grown.amax(1, keepdim=True)
+    found, flat = grown > (low + high) / 2, truth.flatten(1)
+    union = (found | flat).sum(1)
+    pointing = flat.gather(1, grown.argmax(1, keepdim=True)).float()
+    return {
+        "midpoint_iou": ((found & flat).sum(1) / union).mean().item(),
+        "pointing": pointing.mean().item(),
+    }
+
+
+def _normalised(images: Tensor) -> Tensor:
+    return (images - 0.5) / 0.25
+
+
+def _cosine(ends: tuple[float, float], progress: float) -> float:
+    start, end = ends
+    return end - (end - start) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
