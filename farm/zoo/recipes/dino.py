@@ -37,6 +37,7 @@ MODEL_ARGS: dict[str, Any] = {
     "num_classes": 0,
     "dynamic_img_size": True,
 }
+MEAN, STD = 0.5, 0.25
 _GLOBAL, _LOCAL = 48, 24
 _LOCALS = 4
 _PROTOTYPES = 256
@@ -170,7 +171,12 @@ class DinoRecipe:
         target.mkdir(parents=True, exist_ok=True)
         state = {n: t.half().contiguous() for n, t in module.teacher.state_dict().items()}
         save_file(state, target / "model.safetensors", metadata={"format": "pt"})
-        config = {"architecture": ARCHITECTURE, "model_args": MODEL_ARGS}
+        pictures = {"input_size": [3, 64, 64], "mean": [MEAN] * 3, "std": [STD] * 3}
+        config = {
+            "architecture": ARCHITECTURE,
+            "model_args": MODEL_ARGS,
+            "pretrained_cfg": {**pictures, "num_classes": 0, "crop_pct": 1.0},
+        }
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> nn.Module:
@@ -241,7 +247,7 @@ def attention_figures(maps: Float[Tensor, "batch rows columns"], truth: Tensor) 
 
 
 def _normalised(images: Tensor) -> Tensor:
-    return (images - 0.5) / 0.25
+    return (images - MEAN) / STD
 
 
 def _cosine(ends: tuple[float, float], progress: float) -> float:
