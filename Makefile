@@ -40,8 +40,8 @@ fix: $(STAMP) ## mend what ruff can mend
 parity: $(STAMP) ## against golden vectors and other libraries
 	$(BIN)/python -m pytest tests/parity
 
-chaos: $(STAMP) ## kill processes and nodes
-	$(BIN)/python -m pytest -m chaos
+chaos: $(STAMP) ## kill processes of running edits, again and again; some minutes
+	$(BIN)/python -m pytest -m chaos tests/chaos
 
 bench: $(STAMP) ## ratios and baselines; JSON under out/bench
 	mkdir -p out/bench
@@ -53,9 +53,10 @@ quality: $(STAMP) ## held-out figures of definitions.md, JSON under out/quality
 	$(BIN)/editfarm evaluate --model-set scenes --method style_diffusion --edits $(EDITS) \
 	  --seed 1 --types colour,background --json out/quality/style_diffusion.json
 
-zoo: $(STAMP) ## train every network of the scenes zoo, resuming from out/zoo
-	set -e; for part in vae clip judge unet; do $(BIN)/editfarm train-zoo $$part; done
+zoo: $(STAMP) ## train and measure the scenes zoo, resuming from out/zoo; some hours
+	set -e; for part in vae clip judge unet inpainting; do $(BIN)/editfarm train-zoo $$part; done
 	$(BIN)/editfarm zoo export
+	$(BIN)/editfarm zoo eval --unrounded out/zoo --json out/zoo/eval.json
 
 constraints: ## resolve pyproject.toml anew into constraints.txt
 	rm -rf out/resolve && $(PYTHON) -m venv out/resolve

@@ -6,11 +6,10 @@ timer; while a batch is computed the next one gathers by itself.
 
 import asyncio
 import logging
-import threading
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TypeAlias
 
@@ -45,14 +44,14 @@ class BatcherStats:
         items_by_op: computed calls by operation.
     """
 
-    batches: int
-    items: int
-    failed: int
-    refused: int
-    dropped: int
-    waiting: int
-    busy_seconds: float
-    items_by_op: Mapping[str, int]
+    batches: int = 0
+    items: int = 0
+    failed: int = 0
+    refused: int = 0
+    dropped: int = 0
+    waiting: int = 0
+    busy_seconds: float = 0.0
+    items_by_op: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def mean_batch(self) -> float:
@@ -64,46 +63,6 @@ class BatcherStats:
 class _Item:
     call: Call
     outcome: "asyncio.Future[Outcome]"
-
-
-@dataclass
-class _Counts:
-    """The figures, written by the event loop and read from any thread."""
-
-    batches: int = 0
-    items: int = 0
-    failed: int = 0
-    refused: int = 0
-    dropped: int = 0
-    waiting: int = 0
-    busy_seconds: float = 0.0
-    items_by_op: Counter[str] = field(default_factory=Counter[str])
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, **amounts: float) -> None:
-        with self.lock:
-            for name, amount in amounts.items():
-                setattr(self, name, getattr(self, name) + amount)
-
-    def add_batch(self, op: str, outcomes: Sequence[Outcome]) -> None:
-        with self.lock:
-            self.batches += 1
-            self.items += len(outcomes)
-            self.failed += sum(isinstance(outcome, FarmError) for outcome in outcomes)
-            self.items_by_op[op] += len(outcomes)
-
-    def snapshot(self) -> BatcherStats:
-        with self.lock:
-            return BatcherStats(
-                batches=self.batches,
-                items=self.items,
-                failed=self.failed,
-                refused=self.refused,
-                dropped=self.dropped,
-                waiting=self.waiting,
-                busy_seconds=self.busy_seconds,
-                items_by_op=dict(self.items_by_op),
-            )
 
 
 class Batcher:
@@ -125,7 +84,7 @@ class Batcher:
         self._max_queue = max_queue
         self._queues: OrderedDict[Key, deque[_Item]] = OrderedDict()
         self._caps: dict[Key, int] = {}  # largest batch that fits the memory, where known
-        self._counts = _Counts()
+        self._stats = BatcherStats()  # replaced as a whole, so that any thread may read it
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._dispatcher: asyncio.Task[None] | None = None
@@ -145,7 +104,7 @@ class Batcher:
 
     def stats(self) -> BatcherStats:
         """The figures so far; may be asked from any thread."""
-        return self._counts.snapshot()
+        return self._stats
 
     async def close(self) -> None:
         """Stop after the batch that is being computed; whoever waits gets an UnavailableError."""
@@ -163,11 +122,11 @@ class Batcher:
         item = _Item(call, asyncio.get_running_loop().create_future())
         waiting = sum(len(queue) for queue in self._queues.values())
         if waiting >= self._max_queue:
-            self._counts.add(refused=1)
+            self._count(refused=1)
             _deliver(item, _queue_full(waiting))
             return item.outcome
         self._queues.setdefault(call.key, deque()).append(item)
-        self._counts.add(waiting=1)
+        self._count(waiting=1)
         self._wake.set()
         return item.outcome
 
@@ -197,7 +156,7 @@ class Batcher:
                 batch.append(item)
         if queue:
             self._queues[key] = queue  # at the end of the row: the other keys come first
-        self._counts.add(waiting=-len(batch) - dropped, dropped=dropped)
+        self._count(waiting=-len(batch) - dropped, dropped=dropped)
         return key, batch
 
     async def _compute(self, key: Key, batch: list[_Item]) -> None:
@@ -206,13 +165,13 @@ class Batcher:
         start = perf_counter()
         running = asyncio.get_running_loop().run_in_executor(self._thread, self._run, calls)
         await asyncio.wait({running})
-        self._counts.add(busy_seconds=perf_counter() - start)
+        self._count(busy_seconds=perf_counter() - start)
         error = running.exception()
         if error is not None and len(batch) > 1:
             await self._halve(key, batch, error)
             return
         outcomes = running.result() if error is None else [_failure(calls[0], error)]
-        self._counts.add_batch(calls[0].op, outcomes)
+        self._count_batch(calls[0].op, outcomes)
         for item, outcome in zip(batch, outcomes, strict=True):
             _deliver(item, outcome)
 
@@ -223,6 +182,17 @@ class Batcher:
         logger.warning("a batch of %d %s failed and is halved: %r", len(batch), key[0], error)
         await self._compute(key, batch[:half])
         await self._compute(key, batch[half:])
+
+    def _count(self, **amounts: float) -> None:
+        grown = {name: getattr(self._stats, name) + amount for name, amount in amounts.items()}
+        self._stats = replace(self._stats, **grown)
+
+    def _count_batch(self, op: str, outcomes: Sequence[Outcome]) -> None:
+        failed = sum(isinstance(outcome, FarmError) for outcome in outcomes)
+        self._count(batches=1, items=len(outcomes), failed=failed)
+        by_op = self._stats.items_by_op
+        total = by_op.get(op, 0) + len(outcomes)
+        self._stats = replace(self._stats, items_by_op={**by_op, op: total})
 
     def _run(self, calls: Sequence[Call]) -> list[Outcome]:
         outcomes = self._run_batch(calls)

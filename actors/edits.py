@@ -11,9 +11,8 @@ from actors.board import Message
 from actors.farm_session import FarmSession, open_farm
 from farm.calls import Executor
 from farm.errors import FarmError
-from farm.progress import Progress
 from farm.results import EditResult
-from farm.runner import PreparedEdit, run_edit
+from farm.runner import PreparedEdit, Report, ShouldStop, run_edit
 from farm.storage.store import Store
 from farm.zoo.model_sets import ModelSet
 
@@ -29,8 +28,8 @@ class StoredEdit:
         self,
         request: PreparedEdit,
         executor: Executor,
-        report_progress: Callable[[Progress], None],
-        should_stop: Callable[[], bool],
+        report_progress: Report,
+        should_stop: ShouldStop,
     ) -> EditResult:
         """See `farm.runner.run_edit`."""
         return run_edit(
@@ -47,8 +46,9 @@ def load_host(model_set: ModelSet, device: str) -> Host:
     """The model set's networks, loaded in the process that calls this.
 
     Raises:
-        ModelSetError: they cannot be loaded.
+        ModelSetError: they differ from their digests, which results name, or cannot be loaded.
     """
+    model_set.verify()
     # by name: drivers and trainers import this file and never need the networks' libraries
     networks = importlib.import_module("farm.backbones.networks")
     host = importlib.import_module("farm.backbones.host")

@@ -2,7 +2,7 @@
 
 A trainer states a `Call` (one item, no batch axis); whoever executes it may put items of the same
 `key` into one batch. Value and gradient travel together, so a far network is one node of the
-trainer's autograd graph (`far_loss`) and trainer code is the same near and far.
+trainer's autograd graph (`far_losses`) and trainer code is the same near and far.
 """
 
 import os
@@ -60,10 +60,24 @@ class Answer:
 
 @dataclass(frozen=True)
 class Batch:
-    """Results of an operation over a batch: tensors with a leading batch axis, work per item."""
+    """Results of an operation over a batch.
+
+    Attributes:
+        tensors: with a leading batch axis.
+        work: of each item.
+        extra: work of single items on top of that, such as filling a cache; none, or one per item.
+    """
 
     tensors: Tensors
     work: Mapping[str, int]
+    extra: Sequence[Mapping[str, int]] = ()
+
+    def work_of(self, item: int) -> Mapping[str, int]:
+        """All work of one item."""
+        if not self.extra:
+            return self.work
+        more = self.extra[item]
+        return {n: self.work.get(n, 0) + more.get(n, 0) for n in self.work.keys() | more.keys()}
 
 
 Operation: TypeAlias = Callable[[Any, Tensors, Static], Batch]
@@ -88,39 +102,64 @@ def run(executor: Executor, call: Call) -> Answer:
     return executor.run_all([call])[0]
 
 
-class _FarLoss(torch.autograd.Function):
-    """Forward calls the far side; backward hands on the gradient that came with the value."""
+class _FarLosses(torch.autograd.Function):
+    """Forward calls the far side; backward hands on the gradients that came with the values."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, leaf: Tensor, executor: Executor, call: Call, name: str, answers: list[Answer]
+        ctx: Any,
+        leaves: Tensor,
+        executor: Executor,
+        calls: Sequence[Call],
+        name: str,
+        answers: list[Answer],
     ) -> Tensor:
-        array = leaf.detach().cpu().numpy()
-        answer = run(executor, Call(call.op, {**call.arrays, name: array}, call.static))
-        answers.append(answer)
-        ctx.save_for_backward(torch.from_numpy(answer.arrays[f"grad_{name}"]).to(leaf))
-        return leaf.new_tensor(float(answer.arrays["loss"]))
+        arrays = leaves.detach().cpu().numpy()
+        answers.extend(
+            executor.run_all(
+                [
+                    Call(call.op, {**call.arrays, name: array}, call.static)
+                    for call, array in zip(calls, arrays, strict=True)
+                ]
+            )
+        )
+        gradients = np.stack([answer.arrays[f"grad_{name}"] for answer in answers])
+        ctx.save_for_backward(torch.from_numpy(gradients).to(leaves))
+        return leaves.new_tensor([float(answer.arrays["loss"]) for answer in answers])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return grad_outputs[0] * gradient, None, None, None, None
+        (gradients,) = ctx.saved_tensors
+        scale = grad_outputs[0].view(-1, *[1] * (gradients.dim() - 1))
+        return scale * gradients, None, None, None, None
+
+
+def far_losses(
+    executor: Executor,
+    calls: Sequence[Call],
+    name: str,
+    leaves: Float[Tensor, "items ..."],
+) -> tuple[Float[Tensor, " items"], list[Answer]]:
+    """The loss of each call with its row of `leaves` as array `name`, differentiable.
+
+    All calls are sent before any answer is awaited. The operation answers `loss` (a scalar) and
+    `grad_<name>` (the shape of one row).
+
+    Returns:
+        The losses as one node of the autograd graph, and the whole answers.
+    """
+    answers: list[Answer] = []
+    losses = _FarLosses.apply(leaves, executor, calls, name, answers)
+    assert isinstance(losses, Tensor)
+    return losses, answers
 
 
 def far_loss(
     executor: Executor, call: Call, name: str, leaf: Float[Tensor, "..."]
 ) -> tuple[Float[Tensor, ""], Answer]:
-    """The loss of `call` with `leaf` as its array `name`, differentiable with respect to `leaf`.
-
-    The operation answers `loss` (a scalar) and `grad_<name>` (the shape of `leaf`).
-
-    Returns:
-        The loss as a node of the autograd graph, and the whole answer.
-    """
-    answers: list[Answer] = []
-    loss = _FarLoss.apply(leaf, executor, call, name, answers)
-    assert isinstance(loss, Tensor)
-    return loss, answers[0]
+    """`far_losses` of a single call."""
+    losses, (answer,) = far_losses(executor, [call], name, leaf[None])
+    return losses[0], answer
 
 
 class Meter:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from farm.calls import Answer, Call, Executor, far_loss, run
+from farm.calls import Answer, Call, Executor, far_losses, run
 from farm.model_spec import ModelSpec
 
 Latents = Float[Tensor, "channels height width"]
@@ -63,14 +63,49 @@ class ValueLoss:
 
 
 @dataclass(frozen=True)
-class EditQuery:
-    """One editing step of a (source, target) pair; see `edit_noise`."""
+class ContextQuery:
+    """One training step of one branch's embeddings: everything but the leaf."""
 
-    latents: Float[Tensor, "2 channels height width"]
+    latents: Latents
     timestep: int
-    embeds: Float[Tensor, "2 tokens embed"]
+    other_noise: Latents
+    """Noise of the branch that is not trained."""
+    weight: float
+    """Of the trained branch in the guided noise; the other has the rest of 1."""
+    alpha: float
+    alpha_prev: float
+    target_latents: Latents
+
+
+@dataclass(frozen=True)
+class SourceNoise:
+    """Noise of a source, and where each token was looked at."""
+
+    noise: Latents
+    maps: Float[Tensor, "pixels tokens"]
+    """Mean over recorded layers and heads."""
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """What the source of an edit sees in a step."""
+
+    latents: Latents
+    embeds: Embeds
+    value_embeds: Embeds
+
+
+@dataclass(frozen=True)
+class EditQuery:
+    """One editing step of one target; see `edit_noises`."""
+
+    latents: Latents
+    timestep: int
+    embeds: Embeds
     uncond_embeds: Embeds
-    value_embeds: Float[Tensor, "2 tokens embed"]
+    """Of target and source."""
+    value_embeds: Embeds
+    source: SourceRow
     mapper: Float[Tensor, "tokens tokens"]
     """Column n says which source tokens' maps make target token n's map."""
     refine_alpha: Float[Tensor, " tokens"]
@@ -80,18 +115,18 @@ class EditQuery:
     """1 where a target token's map is replaced in this step (its window is open)."""
     self_active: bool
     uncond_self_active: bool
-    blend_tokens: Float[Tensor, "2 tokens"]
-    """1 at the tokens of the words that the local blend follows, per row."""
+    score_tokens: Float[Tensor, "sets tokens"] | None
+    """Sets of tokens, 1 where a token belongs to the set, whose attention is asked for."""
 
 
 @dataclass(frozen=True)
 class EditNoise:
-    """Noise of both rows without and with the prompt, and the blend words' attention."""
+    """Noise of a target without and with its prompt, and the attention of the sets of tokens."""
 
-    uncond: Float[Tensor, "2 channels height width"]
-    cond: Float[Tensor, "2 channels height width"]
-    scores: Float[Tensor, "2 size size"]
-    """Mean over recorded layers and heads of the sum over the row's blend tokens, after editing."""
+    uncond: Latents
+    cond: Latents
+    scores: Float[Tensor, "sets size size"] | None
+    """Mean over recorded layers and heads of the sum over a set's tokens, after editing."""
 
 
 class DiffusionClient:
@@ -136,77 +171,123 @@ class DiffusionClient:
 
     def noises(self, queries: Sequence[NoiseQuery], *, keep_maps: bool = False) -> list[Latents]:
         """Predicted noise for each query; all are sent before any answer is awaited."""
+        calls = [self._call("unet.noise", _noise_arrays(q), keep_maps=keep_maps) for q in queries]
+        return [_tensor(answer, "noise") for answer in self._executor.run_all(calls)]
+
+    def source_noises(self, queries: Sequence[NoiseQuery]) -> list[SourceNoise]:
+        """Predicted noise of an edit's sources; the far side remembers where they look."""
+        calls: list[Call] = []
+        for query in queries:
+            values = query.embeds if query.value_embeds is None else query.value_embeds
+            arrays = _noise_arrays(query) | {"value_embeds": values}
+            calls.append(self._call("unet.source_noise", arrays))
+        answers = self._executor.run_all(calls)
+        return [SourceNoise(_tensor(a, "noise"), _tensor(a, "maps")) for a in answers]
+
+    def value_loss(self, query: ValueQuery, value_embeds: Embeds) -> ValueLoss:
+        """`value_losses` of a single query."""
+        return self.value_losses([query], value_embeds[None])[0]
+
+    def value_losses(
+        self, queries: Sequence[ValueQuery], value_embeds: Float[Tensor, "queries tokens embed"]
+    ) -> list[ValueLoss]:
+        """Losses of training steps, differentiable with respect to each `value_embeds`.
+
+        `L = mean((z' - target)^2) + attention_weight * sum over layers of mean((A - A_target)^2)`
+        (StyleDiffusion spec §6), where z' is the guided DDIM move. All are sent before any answer
+        is awaited.
+        """
         calls: list[Call] = []
         for query in queries:
             arrays = {
                 "latents": query.latents,
                 "timestep": np.asarray(query.timestep, dtype=np.int64),
                 "embeds": query.embeds,
+                "noise_uncond": query.noise_uncond,
+                "guidance_scale": _scalar(query.guidance_scale),
+                "alpha": _scalar(query.alpha),
+                "alpha_prev": _scalar(query.alpha_prev),
+                "target_latents": query.target_latents,
+                "map_latents": query.map_latents,
+                "map_timestep": np.asarray(query.map_timestep, dtype=np.int64),
+                "attention_weight": _scalar(query.attention_weight),
             }
-            if query.value_embeds is not None:
-                arrays["value_embeds"] = query.value_embeds
-            calls.append(self._call("unet.noise", arrays, keep_maps=keep_maps))
-        return [_tensor(answer, "noise") for answer in self._executor.run_all(calls)]
+            attention = query.attention_weight > 0
+            calls.append(self._call("unet.value_loss", arrays, attention=attention))
+        losses, answers = far_losses(self._executor, calls, "value_embeds", value_embeds)
+        return [
+            ValueLoss(
+                loss, float(answer.arrays["latent_loss"]), float(answer.arrays["attention_loss"])
+            )
+            for loss, answer in zip(losses, answers, strict=True)
+        ]
 
-    def value_loss(self, query: ValueQuery, value_embeds: Embeds) -> ValueLoss:
-        """Loss of one training step, differentiable with respect to `value_embeds`.
-
-        `L = mean((z' - target)^2) + attention_weight * sum over layers of mean((A - A_target)^2)`
-        (StyleDiffusion spec §6), where z' is the guided DDIM move.
-        """
+    def context_loss(self, query: ContextQuery, embeds: Embeds) -> Float[Tensor, ""]:
+        """`mean((z' - target)^2)` of a guided move, differentiable with respect to `embeds`."""
         arrays = {
             "latents": query.latents,
             "timestep": np.asarray(query.timestep, dtype=np.int64),
-            "embeds": query.embeds,
-            "noise_uncond": query.noise_uncond,
-            "guidance_scale": _scalar(query.guidance_scale),
+            "other_noise": query.other_noise,
+            "weight": _scalar(query.weight),
             "alpha": _scalar(query.alpha),
             "alpha_prev": _scalar(query.alpha_prev),
             "target_latents": query.target_latents,
-            "map_latents": query.map_latents,
-            "map_timestep": np.asarray(query.map_timestep, dtype=np.int64),
-            "attention_weight": _scalar(query.attention_weight),
         }
-        call = self._call("unet.value_loss", arrays, attention=query.attention_weight > 0)
-        loss, answer = far_loss(self._executor, call, "value_embeds", value_embeds)
-        return ValueLoss(
-            loss,
-            float(answer.arrays["latent_loss"]),
-            float(answer.arrays["attention_loss"]),
-        )
+        call = self._call("unet.context_loss", arrays)
+        losses, _ = far_losses(self._executor, [call], "embeds", embeds[None])
+        return losses[0]
 
-    def edit_noise(self, query: EditQuery) -> EditNoise:
-        """Noise of a (source, target) pair under attention control (StyleDiffusion spec §7).
+    def edit_noises(self, queries: Sequence[EditQuery]) -> list[EditNoise]:
+        """Noise of targets under attention control (StyleDiffusion spec §7).
 
-        The target's cross map is `a · eq · (r · A_source @ mapper + (1 - r) · A_target) + (1 - a) ·
+        A target's cross map is `a · eq · (r · A_source @ mapper + (1 - r) · A_target) + (1 - a) ·
         A_target` with a = cross_alpha, r = refine_alpha; its self-attention is the source's where
         active and no larger than `spec.self_replace_size`. The unconditional branch keeps its own
-        cross-attention.
+        cross-attention. A source costs nothing where the far side remembers it (`source_noises`),
+        or where nothing of it is taken; else one forward a branch, once for all its targets.
         """
-        arrays = {
-            "latents": query.latents,
-            "timestep": np.asarray(query.timestep, dtype=np.int64),
-            "embeds": query.embeds,
-            "uncond_embeds": query.uncond_embeds,
-            "value_embeds": query.value_embeds,
-            "mapper": query.mapper,
-            "refine_alpha": query.refine_alpha,
-            "equalizer": query.equalizer,
-            "cross_alpha": query.cross_alpha,
-            "self_active": np.asarray(query.self_active),
-            "uncond_self_active": np.asarray(query.uncond_self_active),
-            "blend_tokens": query.blend_tokens,
-        }
-        answer = run(self._executor, self._call("unet.edit_noise", arrays))
-        return EditNoise(
-            _tensor(answer, "noise_uncond"),
-            _tensor(answer, "noise_cond"),
-            _tensor(answer, "scores"),
-        )
+        calls: list[Call] = []
+        for query in queries:
+            arrays = {
+                "latents": query.latents,
+                "timestep": np.asarray(query.timestep, dtype=np.int64),
+                "embeds": query.embeds,
+                "uncond_embeds": query.uncond_embeds,
+                "value_embeds": query.value_embeds,
+                "source_latents": query.source.latents,
+                "source_embeds": query.source.embeds,
+                "source_value_embeds": query.source.value_embeds,
+                "mapper": query.mapper,
+                "refine_alpha": query.refine_alpha,
+                "equalizer": query.equalizer,
+                "cross_alpha": query.cross_alpha,
+                "self_active": np.asarray(query.self_active),
+                "uncond_self_active": np.asarray(query.uncond_self_active),
+            }
+            if query.score_tokens is not None:
+                arrays["score_tokens"] = query.score_tokens
+            calls.append(self._call("unet.edit_noise", arrays))
+        return [
+            EditNoise(
+                _tensor(answer, "noise_uncond"),
+                _tensor(answer, "noise_cond"),
+                _tensor(answer, "scores") if "scores" in answer.arrays else None,
+            )
+            for answer in self._executor.run_all(calls)
+        ]
 
     def _call(self, op: str, arrays: Mapping[str, Tensor | np.ndarray], **static: bool) -> Call:
         plain = {n: a.detach().numpy() if isinstance(a, Tensor) else a for n, a in arrays.items()}
         return Call(op, plain, {**self._static, **static})
+
+
+def _noise_arrays(query: NoiseQuery) -> dict[str, Tensor | np.ndarray]:
+    arrays = {
+        "latents": query.latents,
+        "timestep": np.asarray(query.timestep, dtype=np.int64),
+        "embeds": query.embeds,
+    }
+    return arrays if query.value_embeds is None else arrays | {"value_embeds": query.value_embeds}
 
 
 def _scalar(value: float) -> np.ndarray:

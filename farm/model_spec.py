@@ -7,6 +7,24 @@ from pydantic import BaseModel, ConfigDict, Field
 Positive = Annotated[int, Field(gt=0)]
 
 
+class RegionSpec(BaseModel):
+    """Constants of the networks that find and fill regions (Learnable Regions)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dino_size: Positive
+    """Side of the square pictures that DINO is given, pixels."""
+    dino_patch: Positive
+    """Side of a patch, pixels: a cell of the attention map."""
+    inpainting_prediction: Literal["epsilon", "v_prediction"]
+    """What the inpainting UNet predicts; its noise levels are the model's."""
+
+    @property
+    def grid(self) -> int:
+        """Cells along a side of DINO's attention map."""
+        return self.dino_size // self.dino_patch
+
+
 class ModelSpec(BaseModel):
     """Shapes and constants of a latent-diffusion model with its text and image encoders."""
 
@@ -32,6 +50,8 @@ class ModelSpec(BaseModel):
     beta_end: float = 0.012
     steps_offset: int = 1
     """Added to every timestep; Stable Diffusion's pipelines set it to 1 when they load."""
+    regions: RegionSpec | None = None
+    """None where the set has no DINO and no inpainting UNet."""
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ No Ray here: who runs the edits is handed in. Neither pass holds the manifest in
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -18,7 +18,8 @@ from farm.runner import PreparedEdit, load_result, prepare, read_image
 from farm.storage.layout import job_file_key
 from farm.storage.store import Store
 from farm.zoo.model_sets import ModelSet
-from jobs.manifests import BrokenLine, ManifestLine, read_manifest
+from jobs.importers import Reading
+from jobs.manifests import BrokenLine, ManifestLine
 from jobs.outcomes import DoneEdit, FailedEdit, failed_edit
 
 Messages: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -63,9 +64,11 @@ class Batch:
     tenant: str
     job: str
     """Name of the job in the store; the same manifest has the same."""
+    reading: Reading = field(default_factory=Reading)
+    """In which form the manifest is written, and which part of it counts."""
 
     def lines(self) -> Iterator[ManifestLine | BrokenLine]:
-        return read_manifest(self.manifest, model_set=self.model_set.name)
+        return self.reading.lines(self.manifest, model_set=self.model_set.name)
 
     def prepared(self, line: ManifestLine) -> PreparedEdit:
         """The line's edit, checked whole.
@@ -73,10 +76,13 @@ class Batch:
         Raises:
             InvalidRequestError: or one of its children, saying what to change.
         """
-        if line.truth is not None:
-            decode_image(self._truth(line.truth))
-        image = read_image(line.request.image, base=self.manifest.parent)
-        return prepare(line.request, image, self.model_set)
+        try:
+            if line.truth is not None:
+                decode_image(self._truth(line.truth))
+            image = read_image(line.request.image, base=self.manifest.parent)
+            return prepare(line.request, image, self.model_set)
+        except InvalidRequestError as error:
+            raise line.placed(error) from error
 
     def done(self, line: ManifestLine, result: EditResult, seconds: float) -> DoneEdit:
         """The outcome of a committed edit; its true picture goes into the store for the report."""

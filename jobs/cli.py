@@ -28,6 +28,7 @@ JOBS: Mapping[str, Job] = {
     "edit": Job("jobs.edit", "Edit one image."),
     "edit-many": Job("jobs.edit_many", "Edit every line of a manifest."),
     "report": Job("jobs.report", "Write the HTML report of a job anew."),
+    "artifacts": Job("jobs.artifacts", "List, download and delete what a store keeps."),
     "evaluate": Job("jobs.evaluate", "Measure a method on held-out scenes."),
     "models": Job("jobs.models", "List and check model sets."),
     "zoo": Job("jobs.zoo", "Look at the scenes world and its networks, and install them."),

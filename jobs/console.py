@@ -1,6 +1,9 @@
 """How every command speaks: results on stdout, the rest on stderr, an error as one clear line."""
 
+import errno
 import json
+import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,6 +84,22 @@ def print_table(table: Table) -> None:
     screen.print(table)
 
 
+def check_file(path: Path) -> None:
+    """Find out before any work that `write_file` will not be able to write there.
+
+    Raises:
+        InvalidRequestError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a result where the user asked for it.
 
@@ -91,6 +110,10 @@ def write_file(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     except OSError as error:
-        raise InvalidRequestError(
-            f"cannot write {path}: {error.strerror}; choose another path"
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InvalidRequestError:
+    if isinstance(error, FileExistsError):  # how mkdir says that it stands in the way
+        return InvalidRequestError(f"cannot write {path}: {path.parent} is a file; choose another")
+    return InvalidRequestError(f"cannot write {path}: {error.strerror}; choose another path")

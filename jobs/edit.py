@@ -25,6 +25,7 @@ from jobs.console import (
     FarmCommand,
     JsonOption,
     ModelSetOption,
+    check_file,
     command_app,
     console,
     print_json,
@@ -75,6 +76,8 @@ def edit(
     request = parse_request(fields)
     models = open_model_set(model_set)
     prepared = prepare(request, read_image(image, base=Path.cwd()), models)
+    if output is not None:
+        check_file(output)
     opened = open_store(store)
     check_writable(opened)
     runner = choose_runner(models, opened, TENANT, inline=inline)

@@ -48,6 +48,7 @@ from jobs.batch import EditRunner, Messages
 from jobs.console import (
     FarmCommand,
     ModelSetOption,
+    check_file,
     command_app,
     print_table,
     say,
@@ -102,6 +103,8 @@ def evaluate(
     if method != "style_diffusion":
         raise InvalidRequestError(f"no method {method!r}; there is style_diffusion")
     chosen = parse_types(types)
+    if json_file is not None:
+        check_file(json_file)
     models, opened = open_model_set(model_set), open_store(store)
     judge = load_judge(models.folder)
     cases = _cases(

@@ -60,8 +60,9 @@ def open_inline(
     """The model set's networks in this process.
 
     Raises:
-        ModelSetError: they cannot be loaded.
+        ModelSetError: they differ from their digests, or cannot be loaded.
     """
+    model_set.verify()
     disable_progress_bar()  # our own view shows progress
     device = "cuda" if torch.cuda.is_available() else "cpu"
     networks = load_networks(model_set.folder, model_set.spec, device)

@@ -16,7 +16,7 @@ from farm.errors import InvalidManifestError
 from farm.runner import versions
 from farm.storage.store import check_writable
 from jobs.batch import Batch, OpenRunner, Survey, run_missing, survey
-from jobs.console import console, print_json, print_table, say
+from jobs.console import check_file, console, print_json, print_table, say
 from jobs.live import live_view
 from jobs.outcomes import DoneEdit, FailedEdit, Totals, network_passes
 from jobs.records import OUTCOMES, SUMMARY, JobFiles, JobSummary, OutcomeSpool, outcome_spool
@@ -63,10 +63,13 @@ def run_job(batch: Batch, open_runner: OpenRunner, options: JobOptions) -> Total
 
     Raises:
         InvalidManifestError: the manifest cannot be read, or has no line.
+        InvalidRequestError: the report's file cannot be written.
         StoreError: the store cannot be read or written.
         FarmError: the farm cannot be started.
     """
     started, clock = datetime.now(UTC), time.monotonic()
+    if options.report_file is not None:
+        check_file(options.report_file)
     check_writable(batch.store)
     files = JobFiles(batch.store, batch.job, batch.tenant)
     with outcome_spool() as spool:

@@ -3,14 +3,15 @@
 A line holds the fields of an `EditRequest`, and may name the true edited picture as `truth`, which
 only the report shows. Blank lines and a byte-order mark are allowed. Paths are relative to the
 manifest's folder. A broken line is an outcome with its number; the other lines are unharmed.
+Files in other forms become the same lines: see `jobs.importers`.
 """
 
 import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from farm.errors import InvalidManifestError, InvalidRequestError
 from farm.requests import EditRequest, parse_request
@@ -26,12 +27,20 @@ class ManifestLine:
         number: 1 for the first line of the file.
         name: the request's id, or "line-<number>".
         truth: path of the true edited picture, for the report only.
+        place: how errors name the line, where its number alone does not say it.
     """
 
     number: int
     name: str
     request: EditRequest
     truth: str | None
+    place: str | None = None
+
+    def placed(self, error: InvalidRequestError) -> InvalidRequestError:
+        """The same error, saying where in the file it is."""
+        if self.place is None:
+            return error
+        return type(error)(f"{self.place}: {error.message}")
 
 
 @dataclass(frozen=True)
@@ -43,12 +52,18 @@ class BrokenLine:
     error: InvalidManifestError
 
 
-def read_manifest(path: Path, *, model_set: str) -> Iterator[ManifestLine | BrokenLine]:
+Line: TypeAlias = ManifestLine | BrokenLine
+
+
+def read_manifest(
+    path: Path, *, model_set: str, parameters: Mapping[str, Any] | None = None
+) -> Iterator[Line]:
     """All lines that are not blank, in order; one at a time in memory.
 
     Args:
         path: the manifest.
         model_set: of lines that name none. A job has one model set, so another one is an error.
+        parameters: of the method, for lines that do not set them.
 
     Raises:
         InvalidManifestError: the file cannot be read.
@@ -60,7 +75,7 @@ def read_manifest(path: Path, *, model_set: str) -> Iterator[ManifestLine | Brok
                 if not data.strip():
                     continue
                 try:
-                    line = _parse(number, data, model_set)
+                    line = _parse(number, data, model_set, parameters or {})
                     _refuse_second(line, first_lines)
                 except InvalidRequestError as error:
                     message = f"line {number}: {error.message}"
@@ -84,7 +99,7 @@ def _raw_lines(file: BinaryIO) -> Iterator[bytes]:
         first = False
 
 
-def _parse(number: int, data: bytes, model_set: str) -> ManifestLine:
+def _parse(number: int, data: bytes, model_set: str, parameters: Mapping[str, Any]) -> ManifestLine:
     if len(data.rstrip(b"\r\n")) > _MAX_LINE_BYTES:
         raise InvalidRequestError(
             f"longer than {_MAX_LINE_BYTES // 1024} KiB: name the image by its path"
@@ -99,6 +114,9 @@ def _parse(number: int, data: bytes, model_set: str) -> ManifestLine:
             f"model_set: {found!r:.80} in a job that runs {model_set!r}; start it with "
             "--model-set, or put the line into a manifest of its own"
         )
+    own = fields.get("parameters", {})
+    if parameters and isinstance(own, dict):
+        fields["parameters"] = {**parameters, **own}
     request = parse_request(fields)
     return ManifestLine(number, request.id or f"line-{number}", request, truth)
 

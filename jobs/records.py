@@ -42,13 +42,19 @@ class JobSummary(BaseModel):
     """Process, device and networks of each backbone; empty when nothing had to be run."""
 
 
-def job_name(manifest: Path, model_set: str) -> str:
+def job_name(manifest: Path, model_set: str, *, reading: str = "") -> str:
     """Name of a job: of the manifest's bytes and the model set, so that a second try is the same.
+
+    Args:
+        manifest: the file.
+        model_set: its name or folder.
+        reading: what else decides which edits the file asks for (`jobs.importers`); empty where
+            all of a manifest counts.
 
     Raises:
         InvalidManifestError: the manifest cannot be read.
     """
-    digest = hashlib.sha256(model_set.encode() + b"\0")
+    digest = hashlib.sha256(model_set.encode() + b"\0" + reading.encode())
     try:
         with manifest.open("rb") as file:
             while chunk := file.read(2**20):

@@ -19,8 +19,15 @@ from farm.storage.opening import open_store
 from jobs.console import FarmCommand, JsonOption, command_app, print_json, say, write_file
 from jobs.outcomes import DoneEdit, FailedEdit, network_passes, parse_outcome
 from jobs.records import OUTCOMES, REPORT, TENANT, JobFiles, JobSummary, find_job
-from jobs.report_page import Failure, FailureGroup, ReportSummary, render_report
-from jobs.report_rows import Fact, Load, ReportRow, build_row, seconds_text
+from jobs.report_page import (
+    Fact,
+    Failure,
+    FailureGroup,
+    ReportRow,
+    ReportSummary,
+    render_report,
+)
+from jobs.report_rows import Load, build_row, seconds_text
 
 _PICTURED = 200
 """Edits with pictures: 8 MB of scenes, or about 60 MB of photographs."""

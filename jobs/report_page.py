@@ -1,11 +1,52 @@
-"""The report as one HTML page that refers to nothing outside itself."""
+"""The report as one HTML page: the plain values that it shows, and their rendering."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from jobs.report_rows import Fact, ReportRow
+
+@dataclass(frozen=True)
+class Fact:
+    label: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Word:
+    text: str
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Picture:
+    label: str
+    uri: str
+    """A `data:` URI: the report refers to nothing outside itself."""
+    pixelated: bool
+
+
+@dataclass(frozen=True)
+class Timing:
+    stage: str
+    seconds: str
+    percent: int
+    """Share of the edit's whole time."""
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """One finished edit."""
+
+    name: str
+    edit_id: str
+    tags: tuple[str, ...]
+    source: tuple[Word, ...]
+    target: tuple[Word, ...]
+    pictures: tuple[Picture, ...]
+    figures: tuple[Fact, ...]
+    timings: tuple[Timing, ...]
+    work: tuple[Fact, ...]
 
 
 @dataclass(frozen=True)

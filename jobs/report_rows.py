@@ -1,10 +1,9 @@
-"""What the report shows: plain values, made from outcomes and what lies in the store."""
+"""From finished edits and what lies in the store to the rows of the report."""
 
 import base64
 import difflib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +12,7 @@ from farm.images import decode_image, encode_png, thumbnail_data_uri
 from farm.metrics.psnr import psnr
 from farm.results import Provenance
 from jobs.outcomes import DoneEdit
+from jobs.report_page import Fact, Picture, ReportRow, Timing, Word
 
 _PIXELATED_UP_TO = 128
 """Pixels a side; such pictures are embedded as they are and enlarged without smoothing."""
@@ -25,49 +25,6 @@ Image = Float[Tensor, "3 height width"]
 
 Load = Callable[[str], bytes]
 """Bytes of a file by name: "input", "truth", or one of the edit's outputs."""
-
-
-@dataclass(frozen=True)
-class Fact:
-    label: str
-    value: str
-
-
-@dataclass(frozen=True)
-class Word:
-    text: str
-    changed: bool
-
-
-@dataclass(frozen=True)
-class Picture:
-    label: str
-    uri: str
-    """A `data:` URI: the report refers to nothing outside itself."""
-    pixelated: bool
-
-
-@dataclass(frozen=True)
-class Timing:
-    stage: str
-    seconds: str
-    percent: int
-    """Share of the edit's whole time."""
-
-
-@dataclass(frozen=True)
-class ReportRow:
-    """One finished edit."""
-
-    name: str
-    edit_id: str
-    tags: tuple[str, ...]
-    source: tuple[Word, ...]
-    target: tuple[Word, ...]
-    pictures: tuple[Picture, ...]
-    figures: tuple[Fact, ...]
-    timings: tuple[Timing, ...]
-    work: tuple[Fact, ...]
 
 
 def build_row(outcome: DoneEdit, load: Load) -> ReportRow:

@@ -3,8 +3,9 @@
     python -m jobs.train_zoo vae --workers 1
     ray job submit --working-dir . -- python -m jobs.train_zoo unet --workers 2
 
-Times on two free cores: vae 15 min, clip 15 min, judge 8 min, unet 90 min. The parts need each
-other in that order. State lives in `out/zoo`; interrupt at will, the same command resumes.
+`editfarm train-zoo --help` lists the parts; they need each other in the order vae, clip, judge,
+unet, inpainting (docs/zoo.md has times). State lives in `out/zoo`: the checkpoint, the curve and
+what is exported at the end. Interrupt at will, the same command resumes.
 """
 
 from dataclasses import replace
@@ -18,7 +19,7 @@ from rich.console import Console
 from actors.local import local_ray
 from actors.zoo_training import train_on_workers
 from farm.zoo.recipes.loop import Report, Training, train_recipe
-from farm.zoo.recipes.parts import check_needs, find_part
+from farm.zoo.recipes.parts import PARTS, check_needs, find_part
 from jobs.console import FarmCommand, command_app
 
 console = Console(stderr=True)
@@ -36,7 +37,7 @@ app = command_app()
 
 @app.command(cls=FarmCommand)
 def main(
-    part: Annotated[str, typer.Argument(help="vae, clip, judge or unet")],
+    part: Annotated[str, typer.Argument(help=", ".join(PARTS))],
     out: Annotated[Path, typer.Option(help="where checkpoints and exports go")] = Path("out/zoo"),
     start_from: Annotated[Path | None, typer.Option(help="weights to continue from")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's")] = None,
@@ -66,6 +67,7 @@ def main(
     training = build()
     training.recipe.export(training.averaged(), out / "export")
     console.print(f"{part}: {training.step} steps, exported to {out / 'export' / part}")
+    console.print(f"curve: {training.curve}")
 
 
 if __name__ == "__main__":

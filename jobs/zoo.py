@@ -2,8 +2,10 @@
 
 editfarm zoo preview --seed 3 --output preview.png
 editfarm zoo manifest --folder examples/demo --edits 8 --seed 4
-editfarm zoo samples --seed 5 --output samples.png
-editfarm zoo eval
+editfarm zoo samples unet --seed 5 --output samples.png
+editfarm zoo attention unet --seed 5 --output attention.png
+editfarm zoo curves out/zoo/unet.curve.jsonl --output curves.png
+editfarm zoo eval --json out/zoo/eval.json
 editfarm zoo export --from out/zoo/export
 """
 
@@ -11,23 +13,19 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from farm.images import encode_png
-from farm.zoo.recipes.parts import PARTS, find_part, install
-from farm.zoo.recipes.unet import UNetRecipe
+from farm.zoo.recipes.parts import install
 from farm.zoo.scenes.edits import edit_truth, parse_types, sample_edits
-from farm.zoo.scenes.preview import grid, preview
+from farm.zoo.scenes.preview import preview
 from farm.zoo.scenes.requests import edit_name, request_fields, write_pictures
-from farm.zoo.scenes.scenes import generator_for, sample_scenes
 from farm.zoo.weights import SCENES_FOLDER
-from jobs.console import FarmCommand, command_app, print_json, say, write_file
+from jobs.console import FarmCommand, command_app, say, write_file
+from jobs.zoo_eval import evaluate
+from jobs.zoo_pictures import Output, Seed, attention, curves, samples
 
 app = command_app(__doc__)
-
-Output = Annotated[Path, typer.Option(help="PNG file to write")]
-Seed = Annotated[int, typer.Option(min=0, help="held-out seed")]
 
 
 @app.command("preview", cls=FarmCommand)
@@ -53,29 +51,10 @@ def manifest(
     _write(folder / "manifest.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
 
-@app.command(cls=FarmCommand)
-def samples(
-    output: Output = Path("out/samples.png"),
-    seed: Seed = 5,
-    two_share: Annotated[float, typer.Option(min=0, max=1)] = 0.5,
-    networks: Annotated[Path, typer.Option(help="folder of networks")] = SCENES_FOLDER,
-) -> None:
-    """Generate the first 64 prompts of a seed, not chosen."""
-    scenes = sample_scenes(64, generator_for("heldout", seed), split="heldout", two_share=two_share)
-    recipe = UNetRecipe(networks=networks)
-    with torch.no_grad():
-        images = recipe.sample(recipe.load(networks), scenes, seed=seed)
-    _write(output, encode_png(grid(images, columns=16)))
-
-
-@app.command("eval", cls=FarmCommand)
-def evaluate(
-    part: Annotated[list[str] | None, typer.Argument(help="parts; all by default")] = None,
-    networks: Annotated[Path, typer.Option(help="folder of networks")] = SCENES_FOLDER,
-) -> None:
-    """Measure parts on held-out seeds; JSON on stdout."""
-    figures = {name: find_part(name).measure(networks) for name in part or PARTS}
-    print_json(figures)
+app.command(cls=FarmCommand)(samples)
+app.command(cls=FarmCommand)(attention)
+app.command(cls=FarmCommand)(curves)
+app.command("eval", cls=FarmCommand)(evaluate)
 
 
 @app.command(cls=FarmCommand)

@@ -19,6 +19,7 @@ from farm.backbones.networks import Networks
 from farm.backbones.stable_diffusion import Autoencoder, NoisePredictor
 from farm.backbones.tokenizer import PromptTokenizer
 from farm.model_spec import ModelSpec
+from farm.zoo.model_sets import write_manifest
 
 TOKENS = 8
 WIDTH = 16
@@ -140,6 +141,15 @@ def write_tiny_tokenizer(folder: Path) -> None:
     tokenizer.pre_tokenizer = Whitespace()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def write_tiny_set(folder: Path) -> None:
+    """A whole model-set folder of these networks."""
+    tiny_unet().save_pretrained(folder / "unet")
+    tiny_autoencoder().vae.save_pretrained(folder / "vae")
+    tiny_clip().save_pretrained(folder / "clip")
+    write_tiny_tokenizer(folder / "tokenizer")
+    write_manifest(folder, tiny_spec(), defaults="scenes", licence="Apache-2.0", source="tests")
 
 
 def tiny_tokenizer() -> PromptTokenizer:

@@ -3,9 +3,14 @@
 One processor sits on every attention layer from load on and holds no data. What a call wants comes
 with the call, as an `AttentionControl` in diffusers' `cross_attention_kwargs`, so different edits
 share a batch and concurrent calls share the network.
+
+An edited target looks where its source looks. The source's queries and keys come from a pass of
+their own (`KeepStates`), which may lie long before: sources are not part of an edited batch.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -14,53 +19,73 @@ from diffusers.models.attention_processor import Attention
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from farm.errors import ModelSetError
+from farm.adapters.attention_layers import AttentionLayer, attention_layers
 
 Rows = Float[Tensor, "rows heads queries head_dim"]
 """Queries, keys or values split into heads."""
-
-PAIR_ROWS = ("source, no prompt", "target, no prompt", "source, prompt", "target, prompt")
-"""Rows of an edited pair, in the order of a batch."""
+LayerStates: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
+"""Queries and keys by layer; of a batch, or of one row of it (heads, places, head_dim)."""
 
 
 @dataclass(frozen=True)
-class PairEdits:
-    """Editing of (source, target) pairs: four rows each, in the order of `PAIR_ROWS`.
+class KeepStates:
+    """Which queries and keys a pass keeps.
 
-    The conditional target row's cross map becomes
-    `from_source · (A_source @ mapper) + from_target · A_target`; everything is data of a pair.
+    Attributes:
+        self_pixels: of self-attention with at most so many queries.
+        cross: of cross-attention, too.
     """
 
-    mapper: Float[Tensor, "pairs tokens tokens"]
-    from_source: Float[Tensor, "pairs tokens"]
-    from_target: Float[Tensor, "pairs tokens"]
-    self_active: Bool[Tensor, "pairs 2"]
+    self_pixels: int
+    cross: bool
+
+
+@dataclass(frozen=True)
+class TargetEdits:
+    """Editing of targets: two rows each, without the prompt and with it, in this order.
+
+    The prompted row's cross map becomes
+    `from_source · (A_source @ mapper) + from_target · A_target`; everything is data of a target.
+    """
+
+    mapper: Float[Tensor, "items tokens tokens"]
+    from_source: Float[Tensor, "items tokens"]
+    from_target: Float[Tensor, "items tokens"]
+    self_active: Bool[Tensor, "items 2"]
     """Whether the target takes the source's self-attention: without the prompt, with it."""
     self_pixels: int
     """Self-attention of more queries than this is never replaced."""
+    free: Sequence[LayerStates | None]
+    """Each item's source without the prompt: needed where its self-attention is taken."""
+    prompted: Sequence[LayerStates | None]
+    """Each item's source with the prompt: needed where any attention of it is taken."""
 
 
-def pair_edits(
+def target_edits(
     *,
-    mapper: Float[Tensor, "pairs tokens tokens"],
-    refine_alpha: Float[Tensor, "pairs tokens"],
-    equalizer: Float[Tensor, "pairs tokens"],
-    cross_alpha: Float[Tensor, "pairs tokens"],
-    self_active: Bool[Tensor, "pairs 2"],
+    mapper: Float[Tensor, "items tokens tokens"],
+    refine_alpha: Float[Tensor, "items tokens"],
+    equalizer: Float[Tensor, "items tokens"],
+    cross_alpha: Float[Tensor, "items tokens"],
+    self_active: Bool[Tensor, "items 2"],
     self_pixels: int,
-) -> PairEdits:
+    free: Sequence[LayerStates | None],
+    prompted: Sequence[LayerStates | None],
+) -> TargetEdits:
     """Prompt-to-prompt's replace, refine and reweight as two weights per token.
 
     `a · eq · (r · A_s @ mapper + (1 - r) · A_t) + (1 - a) · A_t`, with a = cross_alpha and
     r = refine_alpha (StyleDiffusion spec §7).
     """
     edited = cross_alpha * equalizer
-    return PairEdits(
+    return TargetEdits(
         mapper=mapper,
         from_source=edited * refine_alpha,
         from_target=edited * (1 - refine_alpha) + (1 - cross_alpha),
         self_active=self_active,
         self_pixels=self_pixels,
+        free=free,
+        prompted=prompted,
     )
 
 
@@ -71,52 +96,46 @@ class AttentionControl:
     Attributes:
         value_embeds: input of the values of cross-attention, instead of the prompt's embeddings.
         record_pixels: record cross maps with so many queries, from down and up blocks.
-        edits: edit pairs of rows.
+        keep: keep queries and keys.
+        edits: edit targets.
         maps: the recorded maps in order of execution; (rows, heads, pixels, tokens), or with edits
-            (pairs, 2, heads, pixels, tokens), the prompted rows alone, after editing.
+            (items, heads, pixels, tokens), the prompted rows alone, after editing.
+        states: the kept queries and keys of all rows.
     """
 
     value_embeds: Float[Tensor, "rows tokens embed"] | None = None
     record_pixels: int | None = None
-    edits: PairEdits | None = None
-    maps: list[Tensor] = field(default_factory=list)
+    keep: KeepStates | None = None
+    edits: TargetEdits | None = None
+    maps: list[Tensor] = field(default_factory=list[Tensor])
+    states: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
-def install_attention(unet: UNet2DConditionModel) -> None:
+def install_attention(unet: UNet2DConditionModel, latent_size: int) -> list[AttentionLayer]:
     """Put the controlled processor on every attention layer of a UNet, for good.
 
+    Returns:
+        The layers, with the sizes of their maps for latents of this side.
+
     Raises:
-        ModelSetError: the UNet has attention of an unknown kind, or no cross-attention to record.
+        ModelSetError: the UNet has attention of an unknown kind.
     """
-    names = list(unet.attn_processors)
-    unknown = [n for n in names if ".attn1." not in n and ".attn2." not in n]
-    if unknown:
-        raise ModelSetError(
-            f"the UNet has an attention layer {unknown[0]!r}, expected attn1 and attn2 of "
-            "transformer blocks alone; use a text-to-image UNet2DConditionModel"
-        )
-    if not any(".attn2." in n and _is_outside_mid(n) for n in names):
-        raise ModelSetError(
-            f"none of the UNet's {len(names)} attention layers is cross-attention in a down or up "
-            "block, so nothing could be edited; use CrossAttnDownBlock2D and CrossAttnUpBlock2D"
-        )
-    processors = {n: ControlledAttention(recordable=_is_outside_mid(n)) for n in names}
+    layers = attention_layers(unet, latent_size)
+    processors = {layer.name: ControlledAttention(layer) for layer in layers}
     unet.set_attn_processor(processors)  # pyright: ignore[reportArgumentType]
-
-
-def _is_outside_mid(name: str) -> bool:
-    return name.startswith(("down_blocks.", "up_blocks."))
+    return layers
 
 
 class ControlledAttention:
     """diffusers' `AttnProcessor2_0` with a per-call `control`; without one it computes the same.
 
     Args:
-        recordable: whether this layer is in a down or up block.
+        layer: where it sits.
     """
 
-    def __init__(self, *, recordable: bool) -> None:
-        self._recordable = recordable
+    def __init__(self, layer: AttentionLayer) -> None:
+        self._name = layer.name
+        self._recordable = layer.place != "mid"
 
     def __call__(
         self,
@@ -147,16 +166,41 @@ class ControlledAttention:
             key = attn.norm_k(key)
         if control is None:
             mixed = F.scaled_dot_product_attention(query, key, value)
-        elif is_cross:
-            record = self._recordable and query.shape[2] == control.record_pixels
-            mixed = _controlled_cross(query, key, value, control, record=record)
         else:
-            mixed = controlled_self(query, key, value, control.edits)
+            mixed = self._controlled(query, key, value, control, is_cross=is_cross)
         assert attn.to_out is not None
         output = attn.to_out[1](attn.to_out[0](mixed.transpose(1, 2).flatten(2)))
         if attn.residual_connection:
             output = output + hidden_states
         return output / attn.rescale_output_factor
+
+    def _controlled(
+        self,
+        query: Float[Tensor, "rows heads pixels head_dim"],
+        key: Float[Tensor, "rows heads places head_dim"],
+        value: Float[Tensor, "rows heads places head_dim"],
+        control: AttentionControl,
+        *,
+        is_cross: bool,
+    ) -> Float[Tensor, "rows heads pixels head_dim"]:
+        keep = control.keep
+        if keep and (keep.cross if is_cross else query.shape[2] <= keep.self_pixels):
+            control.states[self._name] = (query, key)
+        if not is_cross:
+            return controlled_self(query, key, value, control.edits, self._name)
+        record = self._recordable and query.shape[2] == control.record_pixels
+        if control.edits is not None:
+            mixed, maps = edited_cross(
+                query, key, value, control.edits, self._name, keep_maps=record
+            )
+            if maps is not None:
+                control.maps.append(maps)
+            return mixed
+        if not record:
+            return F.scaled_dot_product_attention(query, key, value)
+        maps = attention_maps(query, key)
+        control.maps.append(maps)
+        return maps @ value
 
 
 def _context(
@@ -181,50 +225,44 @@ def controlled_self(
     query: Float[Tensor, "rows heads pixels head_dim"],
     key: Float[Tensor, "rows heads pixels head_dim"],
     value: Float[Tensor, "rows heads pixels head_dim"],
-    edits: PairEdits | None,
+    edits: TargetEdits | None,
+    layer: str,
 ) -> Float[Tensor, "rows heads pixels head_dim"]:
     """Self-attention; an active target row looks where its source row looks, at its own values.
 
     The source's map is the attention of the source's queries and keys, so none is materialised.
     """
     if edits is not None and query.shape[2] <= edits.self_pixels:
-        query, key = _shared(query, edits), _shared(key, edits)
+        query, key = query.clone(), key.clone()
+        for branch, sources in enumerate((edits.free, edits.prompted)):
+            found = _stacked(sources, layer)
+            if found is None:
+                continue
+            active = edits.self_active[:, branch, None, None, None]
+            query[branch::2] = torch.where(active, found[0], query[branch::2])
+            key[branch::2] = torch.where(active, found[1], key[branch::2])
     return F.scaled_dot_product_attention(query, key, value)
 
 
-def _shared(
-    states: Float[Tensor, "rows heads pixels head_dim"], edits: PairEdits
-) -> Float[Tensor, "rows heads pixels head_dim"]:
-    source, target = states.unflatten(0, (-1, 2, 2)).unbind(2)
-    active = edits.self_active[:, :, None, None, None]
-    return torch.stack([source, torch.where(active, source, target)], dim=2).flatten(0, 2)
+def _stacked(
+    sources: Sequence[LayerStates | None], layer: str
+) -> tuple[Float[Tensor, "items heads pixels head_dim"], Tensor] | None:
+    """Queries and keys of all items' sources at a layer; None if no item has any.
 
-
-def _controlled_cross(
-    query: Float[Tensor, "rows heads pixels head_dim"],
-    key: Float[Tensor, "rows heads tokens head_dim"],
-    value: Float[Tensor, "rows heads tokens head_dim"],
-    control: AttentionControl,
-    *,
-    record: bool,
-) -> Float[Tensor, "rows heads pixels head_dim"]:
-    if control.edits is not None:
-        mixed, maps = edited_cross(query, key, value, control.edits, keep_maps=record)
-        if maps is not None:
-            control.maps.append(maps)
-        return mixed
-    if not record:
-        return F.scaled_dot_product_attention(query, key, value)
-    maps = attention_maps(query, key)
-    control.maps.append(maps)
-    return maps @ value
+    An item without stands in with a neighbour's: whatever is computed with them has no weight.
+    """
+    there = [states for states in sources if states is not None]
+    if not there:
+        return None
+    rows = [(states or there[0])[layer] for states in sources]
+    return torch.stack([query for query, _ in rows]), torch.stack([key for _, key in rows])
 
 
 def edited_maps(
-    source: Float[Tensor, "pairs heads pixels tokens"],
-    target: Float[Tensor, "pairs heads pixels tokens"],
-    edits: PairEdits,
-) -> Float[Tensor, "pairs heads pixels tokens"]:
+    source: Float[Tensor, "items heads pixels tokens"],
+    target: Float[Tensor, "items heads pixels tokens"],
+    edits: TargetEdits,
+) -> Float[Tensor, "items heads pixels tokens"]:
     """The target's cross maps after editing; not renormalised (StyleDiffusion spec §7)."""
     mapped = source @ edits.mapper[:, None]
     return edits.from_source[:, None, None] * mapped + edits.from_target[:, None, None] * target
@@ -234,29 +272,31 @@ def edited_cross(
     query: Float[Tensor, "rows heads pixels head_dim"],
     key: Float[Tensor, "rows heads tokens head_dim"],
     value: Float[Tensor, "rows heads tokens head_dim"],
-    edits: PairEdits,
+    edits: TargetEdits,
+    layer: str,
     *,
     keep_maps: bool,
 ) -> tuple[
     Float[Tensor, "rows heads pixels head_dim"],
-    Float[Tensor, "pairs 2 heads pixels tokens"] | None,
+    Float[Tensor, "items heads pixels tokens"] | None,
 ]:
-    """Cross-attention of pairs, the prompted target's edited; maps of the prompted rows if kept.
+    """Cross-attention of targets, the prompted row's edited; its maps if they are kept.
 
     Unless they are kept no map is materialised: an edited map times V_t is the source's attention
     over `mapper @ (from_source · V_t)` plus the target's own over `from_target · V_t` (spec §10.D).
     """
-    q, k, v = (states.unflatten(0, (-1, 2, 2)) for states in (query, key, value))
+    source = _stacked(edits.prompted, layer)
     if keep_maps:
-        free = F.scaled_dot_product_attention(
-            q[:, 0].flatten(0, 1), k[:, 0].flatten(0, 1), v[:, 0].flatten(0, 1)
-        ).unflatten(0, (-1, 2))
-        source, target = attention_maps(q[:, 1], k[:, 1]).unbind(1)
-        maps = torch.stack([source, edited_maps(source, target, edits)], dim=1)
-        return torch.stack([free, maps @ v[:, 1]], dim=1).flatten(0, 2), maps
-    own = value.unflatten(0, (-1, 2, 2)).clone()
-    own[:, 1, 1] *= edits.from_target[:, None, :, None]
-    mixed = F.scaled_dot_product_attention(query, key, own.flatten(0, 2))
-    mapped = edits.mapper[:, None] @ (edits.from_source[:, None, :, None] * v[:, 1, 1])
-    mixed[3::4] += F.scaled_dot_product_attention(q[:, 1, 0], k[:, 1, 0], mapped)
+        free = F.scaled_dot_product_attention(query[::2], key[::2], value[::2])
+        maps = attention_maps(query[1::2], key[1::2])
+        if source is not None:
+            maps = edited_maps(attention_maps(*source), maps, edits)
+        return torch.stack([free, maps @ value[1::2]], dim=1).flatten(0, 1), maps
+    if source is None:
+        return F.scaled_dot_product_attention(query, key, value), None
+    own = value.clone()
+    own[1::2] *= edits.from_target[:, None, :, None]
+    mixed = F.scaled_dot_product_attention(query, key, own)
+    mapped = edits.mapper[:, None] @ (edits.from_source[:, None, :, None] * value[1::2])
+    mixed[1::2] += F.scaled_dot_product_attention(*source, mapped)
     return mixed, None

@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from farm.backbones.inputs import INPUTS, Inputs, check_inputs, sizes_of
 from farm.backbones.networks import Networks
 from farm.backbones.operations import OPERATIONS
+from farm.backbones.region_inputs import REGION_INPUTS, region_sizes
+from farm.backbones.region_operations import REGION_OPERATIONS
 from farm.calls import Answer, Call, Operation
 from farm.errors import EditDivergedError, FarmError, InvalidRequestError
 
@@ -23,13 +26,27 @@ class OperationHost:
 
     It is the inline `Executor`, which gives every call a batch of its own, and what an actor runs
     its batches with.
+
+    Args:
+        networks: what the operations compute with.
+        operations: by name.
+        inputs: what each operation takes; calls of one that is not named here go unchecked.
     """
 
     def __init__(
-        self, networks: Networks, operations: Mapping[str, Operation] = OPERATIONS
+        self,
+        networks: Networks,
+        operations: Mapping[str, Operation] = OPERATIONS,
+        inputs: Mapping[str, Inputs] = INPUTS,
     ) -> None:
         self._networks = networks
         self._operations = operations
+        self._inputs = inputs
+        self._sizes = sizes_of(networks)
+        if networks.regions is not None:
+            self._operations = {**operations, **REGION_OPERATIONS}
+            self._inputs = {**inputs, **REGION_INPUTS}
+            self._sizes |= region_sizes(networks.regions)
 
     def run_all(self, calls: Sequence[Call]) -> list[Answer]:
         """Answers in the order of the calls, one batch each.
@@ -48,18 +65,27 @@ class OperationHost:
     def run_batch(self, calls: Sequence[Call]) -> list[Outcome]:
         """Outcomes of calls of one key, computed in one batch.
 
-        Calls that ask to be computed alone (static `alone`) are, one after the other.
+        A call with arrays that its operation cannot take fails alone. Calls that ask to be computed
+        alone (static `alone`) are, one after the other.
 
         Raises:
             FarmError: what no call of the batch can escape, such as an unknown operation.
         """
-        if calls[0].static.get("alone", False):
-            return [self._run([call])[0] for call in calls]
-        return self._run(calls)
+        refusals = [self._refusal(call) for call in calls]
+        sound = [call for call, refusal in zip(calls, refusals, strict=True) if refusal is None]
+        size = 1 if calls[0].static.get("alone", False) else len(calls)
+        answers = iter(
+            [
+                outcome
+                for start in range(0, len(sound), size)
+                for outcome in self._run(sound[start : start + size])
+            ]
+        )
+        return [next(answers) if refusal is None else refusal for refusal in refusals]
 
     def describe(self) -> dict[str, Any]:
-        """Which process holds which networks, how large each is, and how full the map cache is."""
-        networks, cache = self._networks, self._networks.maps
+        """Which process holds which networks, how large each is, and how full its caches are."""
+        networks = self._networks
         return {
             "pid": os.getpid(),
             "model_set": networks.spec.name,
@@ -69,13 +95,18 @@ class OperationHost:
                 for name, module in networks.modules().items()
             },
             "operations": sorted(self._operations),
-            "map_cache": {
-                "entries": len(cache),
-                "bytes": cache.bytes,
-                "hits": cache.hits,
-                "misses": cache.misses,
-            },
+            "map_cache": networks.maps.describe(),
+            "source_cache": networks.sources.describe(),
         }
+
+    def _refusal(self, call: Call) -> InvalidRequestError | None:
+        if call.op not in self._inputs:
+            return None
+        try:
+            check_inputs(call, self._inputs[call.op], self._sizes)
+        except InvalidRequestError as error:
+            return error
+        return None
 
     def _run(self, calls: Sequence[Call]) -> list[Outcome]:
         first = calls[0]
@@ -91,7 +122,10 @@ class OperationHost:
         share = (time.perf_counter() - start) / len(calls)
         return [
             _outcome(
-                first.op, {n: np.asarray(a[row]) for n, a in arrays.items()}, batch.work, share
+                first.op,
+                {n: np.asarray(a[row]) for n, a in arrays.items()},
+                batch.work_of(row),
+                share,
             )
             for row in range(len(calls))
         ]

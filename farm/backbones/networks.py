@@ -12,18 +12,24 @@ from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel
 
 from farm.backbones.clip import ImageEncoder, TextEncoder
-from farm.backbones.map_cache import MapCache
+from farm.backbones.dino import load_dino
+from farm.backbones.inpainting import Inpainter
+from farm.backbones.map_cache import MapCache, StateCache
+from farm.backbones.region_networks import RegionNetworks
+from farm.backbones.scorer import Scorer
 from farm.backbones.stable_diffusion import Autoencoder, NoisePredictor
 from farm.errors import ModelSetError
 from farm.model_spec import ModelSpec
 
 _MAP_CACHE_BYTES = 1 << 30
 """Ten inversions of Stable Diffusion 1 with 30 steps (95 MB each)."""
+_SOURCE_CACHE_BYTES = {"cpu": 2 << 30, "cuda": 16 << 30}
+"""A source of Stable Diffusion 1 takes 2.6 GB for 30 steps, one of the scenes set 12 MB for 20."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """What the operations of a latent-diffusion model compute with; `maps` alone ever changes."""
+    """What operations of a latent-diffusion model compute with; its caches alone ever change."""
 
     unet: NoisePredictor
     vae: Autoencoder
@@ -31,25 +37,51 @@ class Networks:
     image: ImageEncoder
     spec: ModelSpec
     device: str
+    regions: RegionNetworks | None = None
+    """Where the model set has them."""
     maps: MapCache = field(default_factory=lambda: MapCache(_MAP_CACHE_BYTES))
+    sources: StateCache = field(default_factory=lambda: StateCache(_SOURCE_CACHE_BYTES["cpu"]))
 
     def modules(self) -> dict[str, nn.Module]:
         """Each network by name, each once."""
-        return {"unet": self.unet, "vae": self.vae, "text": self.text, "image": self.image}
+        more = {} if self.regions is None else self.regions.modules()
+        return {
+            "unet": self.unet,
+            "vae": self.vae,
+            "text": self.text,
+            "image": self.image,
+            **more,
+        }
 
 
 def load_networks(
-    folder: Path, spec: ModelSpec, device: str, *, map_cache_bytes: int = _MAP_CACHE_BYTES
+    folder: Path,
+    spec: ModelSpec,
+    device: str,
+    *,
+    map_cache_bytes: int = _MAP_CACHE_BYTES,
+    source_cache_bytes: int | None = None,
 ) -> Networks:
     """Networks from a folder in Hugging Face layout; nothing is fetched.
 
     The folder holds `unet/`, `vae/` and either one `clip/` with both towers or Stable Diffusion's
-    `text_encoder/` beside an `image_encoder/`. Weights are safetensors of any precision; they are
-    computed with in single precision.
+    `text_encoder/` beside an `image_encoder/`. Where the spec has `regions`, also `dino/`,
+    `inpainting/` (a UNet) and a whole CLIP as `scorer/`, or `clip/` for that. Weights are
+    safetensors of any precision; they are computed with in single precision.
+
+    Args:
+        folder: of the model set.
+        spec: what the folder is said to hold.
+        device: where to compute.
+        map_cache_bytes: room for recorded maps.
+        source_cache_bytes: room for the attention of edits' sources; None: by the device.
 
     Raises:
         ModelSetError: naming the folder or file that is missing, broken, or does not fit `spec`.
     """
+    if source_cache_bytes is None:
+        kind = torch.device(device).type
+        source_cache_bytes = _SOURCE_CACHE_BYTES.get(kind, _SOURCE_CACHE_BYTES["cpu"])
     unet = _loaded(UNet2DConditionModel, folder / "unet")
     vae = _loaded(AutoencoderKL, folder / "vae")
     text, image = _load_clip(folder)
@@ -61,7 +93,9 @@ def load_networks(
         image=ImageEncoder(image).to(device),
         spec=spec,
         device=device,
+        regions=None if spec.regions is None else _load_regions(folder, spec, device),
         maps=MapCache(map_cache_bytes),
+        sources=StateCache(source_cache_bytes),
     )
 
 
@@ -72,6 +106,23 @@ def _load_clip(folder: Path) -> tuple[CLIPTextModel, CLIPVisionModel]:
     return (
         _loaded(CLIPTextModel, folder / "text_encoder"),
         _loaded(CLIPVisionModel, folder / "image_encoder"),
+    )
+
+
+def _load_regions(folder: Path, spec: ModelSpec, device: str) -> RegionNetworks:
+    dino = load_dino(folder / "dino")
+    assert spec.regions is not None
+    if dino.patch != spec.regions.dino_patch:
+        raise ModelSetError(
+            f"{folder / 'dino'}: DINO has patches of {dino.patch} pixels, and the model set's spec "
+            f"says {spec.regions.dino_patch}; correct the spec or fetch the network it describes"
+        )
+    own = folder / "scorer"
+    clip = _loaded(CLIPModel, own if own.is_dir() else folder / "clip")
+    return RegionNetworks(
+        dino=dino.to(device),
+        scorer=Scorer(clip).to(device),
+        inpainter=Inpainter(_loaded(UNet2DConditionModel, folder / "inpainting"), spec).to(device),
     )
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from farm.adapters.attention import AttentionControl, install_attention
-from farm.errors import ModelSetError
+from farm.adapters.attention_layers import check_layers
 from farm.model_spec import ModelSpec
 from farm.samplers.ddim import NoiseSchedule
 
@@ -20,17 +20,17 @@ class NoisePredictor(nn.Module):
         spec: says what the UNet predicts and its noise schedule.
 
     Raises:
-        ModelSetError: the UNet's attention cannot be controlled.
+        ModelSetError: the UNet's attention cannot be controlled, or has not the sizes of `spec`.
     """
 
     alphas: Tensor
 
     def __init__(self, unet: UNet2DConditionModel, spec: ModelSpec) -> None:
         super().__init__()
-        install_attention(unet)
+        layers = install_attention(unet, spec.latent_size)
+        check_layers(layers, spec.map_size, spec.self_replace_size)
         self.unet = unet.requires_grad_(False).eval()
         self._is_velocity = spec.prediction_type == "v_prediction"
-        self._map_size = spec.map_size
         alphas = NoiseSchedule.from_spec(spec).alphas_cumprod
         self.register_buffer("alphas", alphas, persistent=False)
 
@@ -44,19 +44,11 @@ class NoisePredictor(nn.Module):
         """Predicted noise; every sample at its own timestep.
 
         A velocity v = √ᾱ ε - √(1-ᾱ) x₀ of x_t = √ᾱ x₀ + √(1-ᾱ) ε gives ε = √ᾱ v + √(1-ᾱ) x_t.
-
-        Raises:
-            ModelSetError: maps are to be recorded and no layer has them.
         """
         kwargs = None if control is None else {"control": control}
         (output,) = self.unet(
             latents, timesteps, embeds, cross_attention_kwargs=kwargs, return_dict=False
         )
-        if control is not None and control.record_pixels is not None and not control.maps:
-            raise ModelSetError(
-                f"no cross-attention in the UNet's down or up blocks has {self._map_size}x"
-                f"{self._map_size} queries: correct map_size in the model set's spec"
-            )
         if not self._is_velocity:
             return output
         alpha = self.alphas[timesteps].view(-1, 1, 1, 1)

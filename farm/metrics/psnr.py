@@ -1,8 +1,9 @@
 """Peak signal-to-noise ratio, of whole images or of the pixels in a mask."""
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from farm.metrics.mse import mse
 
 MAX_PSNR = 100.0
 """In dB; what equal images get. It is the mean squared error being held at 1e-10 or more."""
@@ -21,7 +22,5 @@ def psnr(
     benchmarks that blacken the rest and average over the frame. A sample whose mask is empty has no
     PSNR: nan. Computed in float64.
     """
-    error = (first.double() - second.double()).square().mean(dim=1, keepdim=True)
-    weight = torch.ones_like(error) if mask is None else mask.to(error).expand_as(error)
-    mse = (error * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
-    return -10 * mse.clamp_min(10 ** (-MAX_PSNR / 10)).log10()
+    error = mse(first, second, mask)
+    return -10 * error.clamp_min(10 ** (-MAX_PSNR / 10)).log10()

@@ -31,6 +31,11 @@ class BaseRequest(Strict):
     deterministic: bool = False
     """Compute each call alone, so that not even rounding depends on what else runs."""
 
+    @property
+    def is_generated(self) -> bool:
+        """Whether the source is drawn by the model instead of read from an image."""
+        return False
+
     @model_validator(mode="after")
     def _something_to_edit(self) -> "BaseRequest":
         for name in ("source_prompt", "target_prompt"):

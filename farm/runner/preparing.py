@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from farm.errors import InvalidImageError
-from farm.images import decode_image, image_digest
-from farm.requests import EditRequest
+from farm.images import decode_image, encode_png, image_digest
+from farm.requests import GENERATED, EditRequest
 from farm.runner.method import MethodRun
 from farm.runner.methods import plan_method
 from farm.zoo.model_sets import ModelSet
@@ -38,9 +40,13 @@ class PreparedEdit:
 def read_image(uri: str, *, base: Path) -> bytes:
     """Bytes of a local image; relative paths are relative to `base` (the manifest's folder).
 
+    A source that is to be generated has none.
+
     Raises:
         InvalidImageError: the file cannot be read.
     """
+    if uri == GENERATED:
+        return b""
     if "://" in uri and not uri.startswith("file://"):
         raise InvalidImageError(
             f"{uri}: only files can be read here; copy the image next to the manifest"
@@ -58,6 +64,9 @@ def prepare(request: EditRequest, image: bytes, model_set: ModelSet) -> Prepared
     Raises:
         InvalidRequestError: or one of its children, saying what to change.
     """
+    if request.is_generated:
+        side = model_set.spec.image_size
+        image = encode_png(torch.zeros(3, side, side))  # a frame for what will be drawn
     decode_image(image)
     method = plan_method(request, model_set)
     picture = image_digest(image)

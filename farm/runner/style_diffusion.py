@@ -1,5 +1,6 @@
 """StyleDiffusion as the runner sees it: one stage, the inversion, and the edit."""
 
+import json
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,11 @@ from farm.diffusion import DiffusionClient
 from farm.images import restore
 from farm.masks import dilate, feather
 from farm.methods.style_diffusion import METHOD_VERSION
+from farm.methods.style_diffusion.cells import EditCell, configure, plan_cells
 from farm.methods.style_diffusion.config import StyleDiffusionConfig
-from farm.methods.style_diffusion.editing import edit
+from farm.methods.style_diffusion.editing import EditOutput, edit_cells
 from farm.methods.style_diffusion.inversion import invert
 from farm.methods.style_diffusion.inverted import Inversion, InversionState
-from farm.methods.style_diffusion.plan import EditPlan, plan_prompts
 from farm.progress import Progress
 from farm.requests import StyleDiffusionRequest
 from farm.runner.method import Files, Outputs, ReadStage, StagePlan, Steps, Workbench
@@ -32,7 +33,8 @@ class StyleDiffusionRun:
 
     request: StyleDiffusionRequest
     config: StyleDiffusionConfig
-    plan: EditPlan
+    cells: tuple[EditCell, ...]
+    """The request's own edit, then further ones: other targets, other taus."""
     version: int = METHOD_VERSION
     parts: tuple[str, ...] = ("vae", "unet", "clip")
 
@@ -46,11 +48,7 @@ class StyleDiffusionRun:
 
     @property
     def depends(self) -> Mapping[str, Any]:
-        return {
-            "target_prompt": self.request.target_prompt,
-            "target_word": self.request.target_word,
-            "config": self.config.editing.model_dump(mode="json"),
-        }
+        return {"edits": [cell.depends for cell in self.cells]}
 
     def make(
         self,
@@ -74,36 +72,55 @@ class StyleDiffusionRun:
 
     def edit(self, bench: Workbench, read: ReadStage) -> Generator[Progress, None, Outputs]:
         inversion = unpack_inversion(read(INVERSION))
-        output = yield from edit(inversion, self.plan, _client(bench), self.config.editing)
-        pictures = {
-            "reconstruction": output.reconstruction,
-            "attention": output.attention[None],
-        }
-        if output.mask is not None:
-            pictures["mask"] = output.mask[None]
+        outputs = yield from edit_cells(inversion, self.cells, _client(bench))
+        pictures = {"reconstruction": outputs[0].reconstruction}
+        files: dict[str, bytes] = {}
+        for number, output in enumerate(outputs):
+            suffix = f"_{number}" if number else ""
+            if number:
+                pictures[f"edited{suffix}"] = self._restored(bench, number, output)
+            if output.attention is not None:
+                pictures[f"attention{suffix}"] = output.attention[None]
+            if output.mask is not None:
+                pictures[f"mask{suffix}"] = output.mask[None]
+        if len(outputs) > 1:
+            files["edits.json"] = self._listed(outputs)
         return Outputs(
-            edited=self._restored(bench, output.image, output.mask),
+            edited=self._restored(bench, 0, outputs[0]),
             pictures=pictures,
-            figures=output.figures,
+            figures=outputs[0].figures,
+            files=files,
         )
 
+    def _listed(self, outputs: Sequence[EditOutput]) -> bytes:
+        """Which picture is which edit, with its figures."""
+        edits = [
+            {
+                "picture": f"edited_{number}.png" if number else "edited.png",
+                **cell.facts,
+                "figures": output.figures,
+            }
+            for number, (cell, output) in enumerate(zip(self.cells, outputs, strict=True))
+        ]
+        return json.dumps(edits, indent=1).encode()
+
     def _restored(
-        self,
-        bench: Workbench,
-        edited: Float[Tensor, "3 size size"],
-        mask: Float[Tensor, "size size"] | None,
+        self, bench: Workbench, number: int, output: EditOutput
     ) -> Float[Tensor, "3 height width"]:
-        """The edited square back in the original.
+        """An edited square back in the original.
 
         Where the blend kept the source, the original's own pixels stay; a soft border of a
-        latent's width hides what the autoencoder alone changes there.
+        latent's width hides what the autoencoder alone changes there. A generated source has no
+        pixels but the autoencoder's.
         """
-        if mask is not None and self.config.editing.paste_back:
+        mask = output.mask
+        pastes = self.cells[number].config.paste_back and not self.request.is_generated
+        if mask is not None and pastes:
             spec = bench.model_set.spec
             border = spec.image_size // spec.latent_size // 2
             mask = feather(dilate(mask, border), border)[None]
-            return restore(edited, bench.original, bench.placement, mask)
-        return restore(edited, bench.original, bench.placement)
+            return restore(output.image, bench.original, bench.placement, mask)
+        return restore(output.image, bench.original, bench.placement)
 
 
 def plan_style_diffusion(request: StyleDiffusionRequest, model_set: ModelSet) -> StyleDiffusionRun:
@@ -112,16 +129,9 @@ def plan_style_diffusion(request: StyleDiffusionRequest, model_set: ModelSet) ->
     Raises:
         InvalidRequestError: or one of its children, saying what to change.
     """
-    config = model_set.style_diffusion.with_parameters(request.parameters)
-    plan = plan_prompts(
-        model_set.tokenizer,
-        request.source_prompt,
-        request.target_prompt,
-        config.editing,
-        config.inversion.num_steps,
-        request.target_word,
-    )
-    return StyleDiffusionRun(request, config, plan)
+    defaults = model_set.style_diffusion
+    cells = plan_cells(model_set.tokenizer, request, defaults)
+    return StyleDiffusionRun(request, configure(request, defaults), cells)
 
 
 def unpack_inversion(files: Files) -> Inversion:

@@ -1,8 +1,9 @@
 """A directory as an object store, for one machine or a shared file system.
 
 Data is written to a file of its own under `.tmp` and then appears under its key in one step (a hard
-link or a rename), so a writer killed at any moment leaves nothing that a reader could see. Nothing
-is flushed to disk: after a power cut, digests (farm.storage.commits) tell what did not get there.
+link or a rename), so a writer killed at any moment leaves nothing that a reader could see. Both
+steps are flushed to disk before a write returns: what was committed outlives a power cut, and a
+commit never reaches the disk before the files that it names.
 """
 
 import errno
@@ -13,6 +14,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +38,7 @@ _HINTS = {
     errno.EISDIR: _MISFIT,
     errno.ENAMETOOLONG: "choose a shorter path",
 }
+_NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _NO_LINKS = {errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -94,6 +97,7 @@ class LocalStore:
             if _version(current) != version:
                 return None
             staged.replace(path)
+            _sync_directory(path.parent)
         return _version(data)
 
     def delete(self, key: str) -> None:
@@ -140,9 +144,11 @@ class LocalStore:
     @contextmanager
     def _staged(self, data: bytes) -> Generator[Path, None, None]:
         staged = self.root / ".tmp" / uuid.uuid4().hex
-        staged.parent.mkdir(parents=True, exist_ok=True)
+        for made in _make_directory(staged.parent):
+            _sync_directory(made.parent)
         try:
             staged.write_bytes(data)
+            _sync(staged)
             yield staged
         finally:
             with suppress(OSError):
@@ -175,15 +181,23 @@ def _version(data: bytes) -> Version:
 
 
 def _place(path: Path, step: Callable[[], _T]) -> _T:
-    """Do the step in the key's directory, which who deletes a neighbour may take away meanwhile."""
+    """Do the step in the key's directory, which who deletes a neighbour may take away meanwhile.
+
+    When this returns, the new name is on disk, and so are those of directories that were not there.
+    """
     for _ in range(_PLACE_TRIES):
         with suppress(FileNotFoundError):
-            _make_directory(path.parent)
-            return step()
+            made = _make_directory(path.parent)
+            result = step()
+            for directory in (path.parent, *(new.parent for new in made)):
+                _sync_directory(directory)
+            return result
     raise FileNotFoundError(errno.ENOENT, "its directory disappears again and again", str(path))
 
 
-def _make_directory(directory: Path) -> None:
+def _make_directory(directory: Path) -> list[Path]:
+    """What was missing of the directory and those above it, the innermost first."""
+    missing = list(takewhile(lambda path: not path.exists(), (directory, *directory.parents)))
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -191,6 +205,24 @@ def _make_directory(directory: Path) -> None:
             raise
         # It was there, and went before mkdir saw that it is a directory.
         raise FileNotFoundError(errno.ENOENT, "disappeared", str(directory)) from None
+    return missing
+
+
+def _sync_directory(directory: Path) -> None:
+    try:
+        _sync(directory)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC:  # some network file systems do it by themselves
+            raise
+
+
+def _sync(path: Path) -> None:
+    """Wait until the content of a file, or the names in a directory, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _link(staged: Path, path: Path) -> None:

@@ -14,6 +14,7 @@ from farm.zoo.scenes.scenes import Scenes
 
 _SMALLEST = 4  # cells; less than that is a speck
 _PRESENT = 0.5
+_ATTRIBUTES = ("shape", "colour", "pattern")
 
 
 @dataclass(frozen=True)
@@ -45,35 +46,47 @@ def find_objects(reading: Reading, picture: int) -> list[FoundObject]:
     return sorted(found, key=lambda o: -o.cells)
 
 
-def match_prompts(
+def match_each(
     judge: Judge, images: Float[Tensor, "batch 3 height width"], wanted: Scenes
-) -> dict[str, float]:
-    """Shares of attributes that generated pictures have as their prompts say.
+) -> list[dict[str, float]]:
+    """What each generated picture has as its prompt says, shares in [0, 1].
 
-    An object's attributes are those of the found object that agrees with it best; `both` is the
-    share of two-object prompts with at least two objects. Keys end in the number of objects.
+    An object's attributes are those of the found object that agrees with it best. `both` says
+    whether a two-object prompt gave at least two objects; `all` whether every attribute of every
+    object and the background are right.
     """
     assert images.shape[-1] == 4 * GRID
     reading = judge(images)
-    right: dict[str, list[bool]] = {}
-    background = reading.background.argmax(1)
+    background = reading.background.argmax(1) == wanted.background
+    rows: list[dict[str, float]] = []
     for i in range(len(wanted)):
         count = int(wanted.count[i])
         found = find_objects(reading, i)
-        right.setdefault(f"background_{count}", []).append(
-            bool(background[i] == wanted.background[i])
-        )
+        objects = [_best(found, wanted, i, slot) for slot in range(count)]
+        row = {name: sum(o[name] for o in objects) / count for name in _ATTRIBUTES}
+        row["background"] = float(background[i])
         if count > 1:
-            right.setdefault("both", []).append(len(found) >= count)
-        for slot in range(count):
-            best = _best(found, wanted, i, slot)
-            for name, value in best.items():
-                right.setdefault(f"{name}_{count}", []).append(value)
-    return {name: sum(values) / len(values) for name, values in sorted(right.items())}
+            row["both"] = float(len(found) >= count)
+        row["all"] = float(all(value == 1 for value in row.values()))
+        rows.append(row)
+    return rows
+
+
+def match_prompts(
+    judge: Judge, images: Float[Tensor, "batch 3 height width"], wanted: Scenes
+) -> dict[str, float]:
+    """Means of `match_each`; keys end in the prompt's number of objects."""
+    values: dict[str, list[float]] = {}
+    rows = match_each(judge, images, wanted)
+    for row, count in zip(rows, wanted.count.tolist(), strict=True):
+        for name, value in row.items():
+            values.setdefault("both" if name == "both" else f"{name}_{count}", []).append(value)
+    return {name: sum(v) / len(v) for name, v in sorted(values.items())}
 
 
 def _best(found: list[FoundObject], wanted: Scenes, i: int, slot: int) -> dict[str, bool]:
     """Which attributes the best agreeing object has right."""
-    names = ("shape", "colour", "pattern")
-    options = [{n: getattr(o, n) == int(getattr(wanted, n)[i, slot]) for n in names} for o in found]
-    return max(options, key=lambda o: sum(o.values()), default=dict.fromkeys(names, False))
+    options = [
+        {n: getattr(o, n) == int(getattr(wanted, n)[i, slot]) for n in _ATTRIBUTES} for o in found
+    ]
+    return max(options, key=lambda o: sum(o.values()), default=dict.fromkeys(_ATTRIBUTES, False))

@@ -34,6 +34,17 @@ def echo(calls: Sequence[Call]) -> list[Outcome]:
     return [Answer(c.arrays, {}, 0.0) for c in calls]
 
 
+def echo_without(*poison: float, error: Exception) -> Callable[[Sequence[Call]], list[Outcome]]:
+    """Echoes batches that hold none of these values, and fails on the others as a whole."""
+
+    def run_batch(calls: Sequence[Call]) -> list[Outcome]:
+        if any(float(c.arrays["value"]) in poison for c in calls):
+            raise error
+        return echo(calls)
+
+    return run_batch
+
+
 class GatedHost:
     """Echoes; each batch waits until it is let go. Batches are recorded as (op, values)."""
 
@@ -183,12 +194,7 @@ async def test_a_key_that_never_dries_up_starves_nobody() -> None:
 
 @pytest.mark.parametrize("poison", [0, 3, 7])
 async def test_a_poisonous_item_fails_alone(poison: int) -> None:
-    def run_batch(calls: Sequence[Call]) -> list[Outcome]:
-        if any(float(c.arrays["value"]) == poison for c in calls):
-            raise ZeroDivisionError("poison")
-        return echo(calls)
-
-    host = GatedHost(run_batch)
+    host = GatedHost(echo_without(poison, error=ZeroDivisionError("poison")))
     async with busy(host) as crowd:
         await crowd.ask(*[call(value) for value in range(8)])
         host.let_go()
@@ -205,12 +211,8 @@ async def test_a_poisonous_item_fails_alone(poison: int) -> None:
 
 
 async def test_two_poisonous_items_fail_and_the_rest_do_not() -> None:
-    def run_batch(calls: Sequence[Call]) -> list[Outcome]:
-        if any(float(c.arrays["value"]) in (1, 2) for c in calls):
-            raise InvalidPromptError("an operation may refuse with an error of the farm")
-        return echo(calls)
-
-    host = GatedHost(run_batch)
+    error = InvalidPromptError("an operation may refuse with an error of the farm")
+    host = GatedHost(echo_without(1, 2, error=error))
     async with busy(host) as crowd:
         await crowd.ask(*[call(value) for value in range(5)])
         host.let_go()

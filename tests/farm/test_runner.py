@@ -90,8 +90,8 @@ def test_an_edit_leaves_its_pictures_and_where_they_come_from(models, host, stor
     provenance = result.provenance
     assert provenance.weights == models.digests
     assert not provenance.stage_reused
-    # 3 steps: DDIM 3, unconditional 3, moves 3, optimiser steps 2 + 2 + 2, editing 4 x 3
-    assert provenance.work["unet_forward"] == 3 + 3 + 3 + 6 + 12
+    # 3 steps: DDIM 3, unconditional 3, moves 3, optimiser steps 2 + 2 + 2, editing 2 x 3
+    assert provenance.work["unet_forward"] == 3 + 3 + 3 + 6 + 6
     assert provenance.work["unet_backward"] == 6
     figures = json.loads(load_output(store, result, "metrics.json"))
     assert figures["provenance"]["seed"] == 0

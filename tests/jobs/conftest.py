@@ -5,14 +5,7 @@ import pytest
 import torch
 
 from farm.images import encode_png
-from farm.zoo.model_sets import write_manifest
-from tests.tiny import (
-    tiny_autoencoder,
-    tiny_clip,
-    tiny_spec,
-    tiny_unet,
-    write_tiny_tokenizer,
-)
+from tests.tiny import write_tiny_set
 
 QUICK = {"num_steps": 2, "inner_steps": 1}
 LINE = {"source_prompt": "a red ball", "target_prompt": "a blue ball", "parameters": QUICK}
@@ -22,11 +15,7 @@ LINE = {"source_prompt": "a red ball", "target_prompt": "a blue ball", "paramete
 def tiny_set(tmp_path_factory) -> str:
     """A model-set folder whose networks are random, real and tiny."""
     folder = tmp_path_factory.mktemp("tiny-set")
-    tiny_unet().save_pretrained(folder / "unet")
-    tiny_autoencoder().vae.save_pretrained(folder / "vae")
-    tiny_clip().save_pretrained(folder / "clip")
-    write_tiny_tokenizer(folder / "tokenizer")
-    write_manifest(folder, tiny_spec(), defaults="scenes", licence="Apache-2.0", source="tests")
+    write_tiny_set(folder)
     return str(folder)
 
 

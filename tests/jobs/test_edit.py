@@ -1,6 +1,7 @@
 """One edit on tiny real networks in this process."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -45,7 +46,7 @@ def test_without_json_the_result_is_a_table(edit):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--param", "tau_c=2"], "parameters.tau_c: Input should be less than or equal to 1"),
+        (["--param", "tau_c=2"], "parameters.tau_c: 2 is outside 0 to 1"),
         (["--param", "tau=0.5"], "parameters.tau: no such field"),
         (["--param", "0.5"], "write NAME=VALUE"),
         (["--method", "magic"], "style_diffusion"),
@@ -65,6 +66,28 @@ def test_a_wrong_request_is_one_clear_line_and_exit_code_2(edit, tmp_path, optio
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(("output", "says"), [("file/blue.png", "is a file"), ("", "directory")])
+def test_an_unwritable_output_is_refused_before_any_work(edit, tmp_path, output, says):
+    (tmp_path / "file").write_text("")
+    result = edit("--output", str(tmp_path / output))
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "store").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "file"}
+
+
+def test_weights_that_differ_from_their_digests_are_not_used(edit, tiny_set, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(tiny_set, folder)
+    weights = next((folder / "unet").glob("*.safetensors"))
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    result = edit("--model-set", str(folder))
+    assert result.exit_code == 2
+    assert f"{weights} has digest" in result.stderr
 
 
 def test_an_unwritable_store_is_exit_code_3(edit, tmp_path):

@@ -147,6 +147,10 @@ def test_what_ends_the_job_at_once(submit, manifest, tmp_path):
     assert unwritable.stderr.count("error:") == 1
     assert "Traceback" not in unwritable.stderr
     assert not (tmp_path / "s").exists()
+    unwritable = submit(good, "--report-file", str(tmp_path / "file" / "report.html"))
+    assert unwritable.exit_code == 2
+    assert "is a file" in unwritable.stderr
+    assert not (tmp_path / "store").exists()
 
 
 def test_an_interrupted_job_says_that_it_can_go_on(submit, manifest, monkeypatch):

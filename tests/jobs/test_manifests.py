@@ -43,7 +43,7 @@ def test_byte_order_mark_and_line_ends_are_no_content(parse, ending):
         (line_of(colour="red"), "colour: no such field"),
         (
             line_of(parameters={"tau_c": 1.5}),
-            "tau_c: Input should be less than or equal to 1, found 1.5",
+            "tau_c: 1.5 is outside 0 to 1",
         ),
         (line_of(method="magic"), "magic"),
         (b'{"image": "a.png"}', "source_prompt: Field required"),

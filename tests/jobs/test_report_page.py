@@ -8,8 +8,8 @@ import torch
 
 from farm.images import decode_image, encode_png
 from farm.metrics.psnr import psnr
-from jobs.report_page import Failure, FailureGroup, ReportSummary, render_report
-from jobs.report_rows import Fact, build_row, changed_words
+from jobs.report_page import Fact, Failure, FailureGroup, ReportSummary, render_report
+from jobs.report_rows import build_row, changed_words
 from tests.jobs.outcome_examples import done_edit
 
 EVIL = "<script>alert('x')</script> & \"quotes\""

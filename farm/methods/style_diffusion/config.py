@@ -1,14 +1,17 @@
 """Every number of the method; where each comes from is in PAPER.md under Numbers."""
 
+import itertools
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from farm.methods.style_diffusion.windows import Window
-from farm.requests import StyleDiffusionParameters
+from farm.requests import Interval, StyleDiffusionParameters
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Tau = Share | Window
+"""A share of the steps from the first, or a window."""
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -21,6 +24,20 @@ class InversionConfig(_Config):
 
     num_steps: Annotated[int, Field(ge=2)] = 30
     """Timesteps T, of editing too."""
+    generated: bool = False
+    """The source is no image but what the model draws for the prompt; nothing is learned."""
+    learned: Literal["values", "null_text", "text", "nothing"] = "values"
+    """What is trained for each timestep: mapping networks, the empty prompt's embeddings (null-text
+    inversion), the prompt's (text inversion), or nothing (plain DDIM inversion)."""
+    training: Literal["exact", "forced", "forced_polish"] = "exact"
+    """Of mapping networks: the chain; all timesteps at once along the inversion's own trajectory,
+    to which the source then keeps; or that with a short chain after it."""
+    forced_steps: Count = 5
+    """Optimiser steps of every timestep where all are trained at once."""
+    polish_steps: Count = 5
+    """At most so many optimiser steps a timestep in the chain after that."""
+    context_steps: Count = 10
+    """Optimiser steps of every timestep where embeddings are learned."""
     guidance_scale: Annotated[float, Field(ge=1)] = 7.5
     """In the training objective and while editing."""
     inner_steps: Count = 100
@@ -49,25 +66,58 @@ class InversionConfig(_Config):
         """Total loss under which a timestep counts as solved."""
         return self.stop_base + self.stop_slope * index
 
+    def chain_budget(self, index: int) -> int:
+        """Optimiser steps at timestep `index` of the chain that this configuration goes through."""
+        if self.learned in ("null_text", "text"):
+            return self.context_steps
+        exact = self.budget(index)
+        return min(self.polish_steps, exact) if self.training == "forced_polish" else exact
+
+    @property
+    def has_chain(self) -> bool:
+        """Whether timesteps are trained one after the other."""
+        return self.learned != "nothing" and not (
+            self.learned == "values" and self.training == "forced"
+        )
+
+    @property
+    def rounds(self) -> int:
+        """Optimiser steps of all timesteps at once."""
+        return self.forced_steps if self.learned == "values" and self.training != "exact" else 0
+
     @property
     def total_budget(self) -> int:
         """Optimiser steps of all timesteps, if none stops early."""
-        return sum(self.budget(index) for index in range(self.num_steps))
+        chain = sum(self.chain_budget(n) for n in range(self.num_steps)) if self.has_chain else 0
+        return chain + self.rounds * self.num_steps
+
+    def progress_before(self, index: int) -> int:
+        """Network calls that are waited for before timestep `index` of the chain."""
+        return self.num_steps + self.rounds + sum(self.chain_budget(n) + 1 for n in range(index))
+
+    @property
+    def total_progress(self) -> int:
+        """Network calls that are waited for: DDIM, optimiser steps, moves of the source."""
+        if self.has_chain:
+            return self.progress_before(self.num_steps)
+        if self.learned == "values":
+            return self.num_steps + self.rounds + 1
+        return self.num_steps * (1 if self.generated else 2)
 
 
 class EditingConfig(_Config):
     """How a target prompt is applied to an inversion (P2Plus)."""
 
     tau_v: Share = 0.5
-    tau_c: Share = 0.6
-    tau_s: Share = 0.6
-    tau_u: Share = 0.0
+    tau_c: Tau = 0.6
+    tau_s: Tau = 0.6
+    tau_u: Tau = 0.0
     edit_type: Literal["replace", "refine"] | None = None
     """Words one for one, or words added and dropped; None: by the prompts' numbers of words."""
     equalizer: tuple[tuple[str, float], ...] = ()
     """Factors of the attention to words of the target prompt."""
-    cross_windows: tuple[tuple[str, Window], ...] = ()
-    """Words of the target prompt with a window of their own instead of (0, tau_c)."""
+    cross_windows: tuple[tuple[str, Tau], ...] = ()
+    """Words of the target prompt with a window of their own instead of tau_c."""
     local_blend: bool = True
     blend_threshold: Share = 0.3
     blend_pool: Literal[1, 3, 5] = 3
@@ -78,6 +128,15 @@ class EditingConfig(_Config):
     source_words: tuple[str, ...] | None = None
     """Words that the blend follows; None: those that change."""
     target_words: tuple[str, ...] | None = None
+    source_subtract: tuple[str, ...] = ()
+    """Words whose region the blend leaves alone."""
+    target_subtract: tuple[str, ...] = ()
+    subtract_threshold: Share = 0.3
+    shield_kept: bool = False
+    """Words that both prompts have keep their place out of the blend (PAPER.md D10)."""
+    shield_threshold: Share = 0.3
+    attention_map: bool = True
+    """Show where the words that change are looked at; with local blend it is known anyway."""
     reference: bool = False
     """Padding corresponds as in the released program (PAPER.md D2)."""
 
@@ -89,14 +148,48 @@ class StyleDiffusionConfig(_Config):
     editing: EditingConfig = EditingConfig()
 
     def with_parameters(self, parameters: StyleDiffusionParameters) -> "StyleDiffusionConfig":
-        """This configuration with what a request sets; what it leaves out stays."""
-        given = parameters.model_dump(exclude_none=True)
+        """This configuration with what a request sets; what it leaves out stays.
+
+        Of several values of a tau the first counts; `grid` has them all.
+        """
+        given = {n: v for n, v in parameters if v is not None}
         inversion = {n: v for n, v in given.items() if n in InversionConfig.model_fields}
-        editing = {n: v for n, v in given.items() if n in EditingConfig.model_fields}
+        editing = {n: _plain(v) for n, v in given.items() if n in EditingConfig.model_fields}
+        editing |= {name: _taus(given[name])[0] for name in TAUS if name in given}
         return StyleDiffusionConfig(
             inversion=InversionConfig(**(self.inversion.model_dump() | inversion)),
             editing=EditingConfig(**(self.editing.model_dump() | editing)),
         )
+
+    def grid(self, parameters: StyleDiffusionParameters) -> list[EditingConfig]:
+        """Editing with every combination of a request's taus, the last tau varying fastest."""
+        first = self.with_parameters(parameters).editing
+        asked = [getattr(parameters, name) for name in TAUS]
+        values = [
+            [getattr(first, name)] if tau is None else _taus(tau)
+            for name, tau in zip(TAUS, asked, strict=True)
+        ]
+        return [
+            EditingConfig(**(first.model_dump() | dict(zip(TAUS, chosen, strict=True))))
+            for chosen in itertools.product(*values)
+        ]
+
+
+TAUS = ("tau_v", "tau_c", "tau_s", "tau_u")
+
+
+def _taus(asked: Any) -> list[Any]:
+    """The values of a tau: one, or several."""
+    return [_plain(tau) for tau in (asked if isinstance(asked, tuple) else (asked,))]
+
+
+def _plain(value: Any) -> Any:
+    """What a request says in JSON's forms, in the configuration's."""
+    if isinstance(value, Interval):
+        return (value.begin, value.end)
+    if isinstance(value, dict):
+        return tuple((word, _plain(asked)) for word, asked in value.items())
+    return value
 
 
 def paper() -> StyleDiffusionConfig:
@@ -132,12 +225,22 @@ def scenes() -> StyleDiffusionConfig:
     """Defaults of the scenes model set: about 320 optimiser steps an image."""
     return StyleDiffusionConfig(
         inversion=InversionConfig(
-            num_steps=20, guidance_scale=4.0, inner_steps=24, inner_decay=0.05
+            num_steps=20,
+            guidance_scale=4.0,
+            inner_steps=24,
+            inner_decay=0.05,
+            forced_steps=2,  # a fifth of the exact chain's time, where `training` asks for it
         ),
         # tuned on seed 5 (PAPER.md): a cell of the 16 x 16 maps is four pixels wide here, so the
         # blend is not widened, and the source's layout is kept by self-attention
         editing=EditingConfig(
-            tau_v=0.2, tau_c=0.4, tau_s=0.8, tau_u=0.0, blend_threshold=0.4, blend_pool=1
+            tau_v=0.2,
+            tau_c=0.4,
+            tau_s=0.8,
+            tau_u=0.0,
+            blend_threshold=0.4,
+            blend_pool=1,
+            shield_kept=True,
         ),
     )
 

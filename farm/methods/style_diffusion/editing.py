@@ -1,6 +1,6 @@
-"""Stage 2: an inversion and a target prompt to an edited image (P2Plus, spec §7)."""
+"""Stage 2: an inversion and target prompts to edited images (P2Plus, spec §7)."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,18 +8,38 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from farm.diffusion import DiffusionClient, EditQuery, NoiseQuery
-from farm.methods.style_diffusion.blend import blend, blend_active, region, widen
+from farm.diffusion import DiffusionClient, EditNoise, EditQuery, SourceRow
+from farm.methods.style_diffusion.blend import blend, region, shield, widen
+from farm.methods.style_diffusion.cells import EditCell
+from farm.methods.style_diffusion.conditions import conditions_of, learned_values
 from farm.methods.style_diffusion.config import EditingConfig
 from farm.methods.style_diffusion.inverted import Inversion
-from farm.methods.style_diffusion.mapping_network import output_of, value_input
 from farm.methods.style_diffusion.plan import EditPlan
-from farm.methods.style_diffusion.windows import self_active, value_active
+from farm.methods.style_diffusion.sampling import reconstruct
+from farm.methods.style_diffusion.schedule import (
+    StepChoices,
+    is_scored,
+    shared_steps,
+    step_choices,
+)
 from farm.progress import Progress
-from farm.samplers.ddim import NoiseSchedule, ddim_step
+from farm.samplers.ddim import Move, NoiseSchedule, ddim_step
 from farm.samplers.guidance import guide
 
 STAGE = "style_diffusion.editing"
+
+Ids = tuple[int, ...]
+Embeds = Float[Tensor, "tokens embed"]
+
+__all__ = [
+    "EditOutput",
+    "EditStep",
+    "edit",
+    "edit_cells",
+    "edit_steps",
+    "learned_values",
+    "reconstruct",
+]
 
 
 @dataclass(frozen=True)
@@ -28,13 +48,18 @@ class EditStep:
 
     Attributes:
         latents: of source and target, after the step and its blend.
-        scores: attention of the blend words so far, summed over steps; source, target.
+        totals: attention of each set of words so far, summed over steps; source, target.
         mask: where the target may differ, in this step; None where nothing was blended.
     """
 
     latents: Float[Tensor, "2 channels height width"]
-    scores: Float[Tensor, "2 size size"]
-    mask: Bool[Tensor, "height width"] | None
+    totals: Float[Tensor, "sets 2 size size"]
+    mask: Bool[Tensor, "height width"] | None = None
+
+    @property
+    def scores(self) -> Float[Tensor, "2 size size"]:
+        """Of the words that the blend follows."""
+        return self.totals[0]
 
 
 @dataclass(frozen=True)
@@ -46,6 +71,7 @@ class EditOutput:
         reconstruction: the source as the same sampling gives it back.
         latents: of the edited picture.
         attention: where the words that change are looked at, 0 to 1; the larger of both prompts.
+            None where nobody asked.
         mask: where the edit was allowed at last, 0 or 1; None without local blend.
         figures: plain numbers about this edit.
     """
@@ -53,7 +79,7 @@ class EditOutput:
     image: Float[Tensor, "3 image_height image_width"]
     reconstruction: Float[Tensor, "3 image_height image_width"]
     latents: Float[Tensor, "channels height width"]
-    attention: Float[Tensor, "image_height image_width"]
+    attention: Float[Tensor, "image_height image_width"] | None
     mask: Float[Tensor, "image_height image_width"] | None
     figures: dict[str, float]
 
@@ -61,116 +87,166 @@ class EditOutput:
 def edit(
     inversion: Inversion, plan: EditPlan, client: DiffusionClient, config: EditingConfig
 ) -> Generator[Progress, None, EditOutput]:
-    """Apply the target prompt of `plan` to an inverted image.
+    """Apply the target prompt of `plan` to an inverted image: `edit_cells` of one cell."""
+    (output,) = yield from edit_cells(inversion, [EditCell(plan, config)], client)
+    return output
 
-    Costs T calls for a (source, target) pair of both branches, one embedding and two decodings.
+
+def edit_cells(
+    inversion: Inversion, cells: Sequence[EditCell], client: DiffusionClient
+) -> Generator[Progress, None, list[EditOutput]]:
+    """Edits of one source; what they share is computed once (`schedule`, `work.planned_edit`).
 
     Yields:
         One `Progress` per timestep.
     """
-    assert plan.source.prompt == inversion.prompt
-    target_embeds = client.embed_prompt(plan.target.ids)
+    embeds: dict[Ids, Float[Tensor, "tokens embed"]] = {}
+    for plan in (cell.plan for cell in cells):
+        assert plan.source.prompt == inversion.prompt
+        if tuple(plan.target.ids) not in embeds:
+            embeds[tuple(plan.target.ids)] = client.embed_prompt(plan.target.ids)
     num_steps = inversion.config.num_steps
-    last = None
-    for count, step in enumerate(edit_steps(inversion, target_embeds, plan, client, config), 1):
+    last: list[EditStep] = []
+    for count, steps in enumerate(edit_steps(inversion, cells, embeds, client), 1):
+        last = steps
         yield Progress(STAGE, count, num_steps)
-        last = step
-    assert last is not None
-    size = (client.spec.image_size, client.spec.image_size)
-    mask = None if last.mask is None else _enlarge(last.mask.float(), size, "nearest")
-    source, target = last.latents
+    reconstruction = client.decode(inversion.state.latents)
+    different = {id(step): step for step in last}
+    images = {key: client.decode(step.latents[1]) for key, step in different.items()}
+    return [
+        _output(inversion, cell, step, images[id(step)], reconstruction)
+        for cell, step in zip(cells, last, strict=True)
+    ]
+
+
+def edit_steps(
+    inversion: Inversion,
+    cells: Sequence[EditCell],
+    embeds: Mapping[Ids, Float[Tensor, "tokens embed"]],
+    client: DiffusionClient,
+) -> Iterator[list[EditStep]]:
+    """All targets from the inversion's noise to clean latents, one list per timestep.
+
+    Cells that are the same so far have the very same `EditStep`.
+
+    Args:
+        inversion: of the source.
+        cells: what to do.
+        embeds: embeddings of each target prompt, by its ids.
+        client: the frozen model.
+    """
+    num_steps = inversion.config.num_steps
+    moves = NoiseSchedule.from_spec(client.spec).denoising(num_steps)
+    conditions = conditions_of(inversion)
+    values = {ids: learned_values(inversion, text) for ids, text in embeds.items()}
+    start = inversion.state.chain[0]
+    size = client.spec.map_size
+    steps = [
+        EditStep(torch.stack([start, start]), torch.zeros(_num_sets(cell), 2, size, size))
+        for cell in cells
+    ]
+    for index, computed in enumerate(shared_steps(cells, num_steps)):
+        origin = SourceRow(
+            inversion.state.chain[index], conditions.source[index], conditions.source_values[index]
+        )
+        queries: list[EditQuery] = []
+        for number in (groups[0][0] for groups in computed):
+            choices = step_choices(cells[number], index, num_steps)
+            learned, text = values[choices.target][index], embeds[choices.target]
+            texts = (conditions.uncond[index], text, learned if choices.learned else text)
+            plan, latents = cells[number].plan, steps[number].latents[1]
+            queries.append(_query(plan, choices, latents, texts, origin, moves[index], index))
+        for groups, answer in zip(computed, client.edit_noises(queries), strict=True):
+            for first, *others in groups:
+                step = _moved(inversion, cells[first], steps[first], answer, moves[index], index)
+                for number in (first, *others):
+                    steps[number] = step
+        yield list(steps)
+
+
+def _num_sets(cell: EditCell) -> int:
+    return len(cell.plan.word_sets) if is_scored(cell) else 0
+
+
+def _query(
+    plan: EditPlan,
+    choices: StepChoices,
+    latents: Float[Tensor, "channels height width"],
+    texts: tuple[Embeds, Embeds, Embeds],
+    source: SourceRow,
+    move: Move,
+    index: int,
+) -> EditQuery:
+    """One target's step; `texts` are the empty prompt, the target's keys and its values."""
+    uncond, keys, values = texts
+    return EditQuery(
+        latents=latents,
+        timestep=move.timestep,
+        embeds=keys,
+        uncond_embeds=uncond,
+        value_embeds=values,
+        source=source,
+        mapper=plan.token_map.mapper,
+        refine_alpha=plan.token_map.alpha,
+        equalizer=plan.equalizer,
+        cross_alpha=plan.cross_alpha[index],
+        self_active=choices.self_active,
+        uncond_self_active=choices.uncond_self_active,
+        score_tokens=plan.word_sets[:, 1] if choices.scored else None,
+    )
+
+
+def _moved(
+    inversion: Inversion,
+    cell: EditCell,
+    before: EditStep,
+    answer: EditNoise,
+    move: Move,
+    index: int,
+) -> EditStep:
+    """The step that a target's noise makes, blended with where the source is then."""
+    config, state = cell.config, inversion.state
+    noise = guide(answer.uncond, answer.cond, inversion.config.guidance_scale)
+    target = ddim_step(before.latents[1], noise, move.alpha, move.alpha_to)
+    latents = torch.stack([state.chain[index + 1], target])
+    totals = before.totals
+    if answer.scores is not None:
+        source = cell.plan.word_sets[:, 0] @ state.token_maps[index].T
+        totals = totals + torch.stack([source.view_as(answer.scores), answer.scores], dim=1)
+    if not step_choices(cell, index, inversion.config.num_steps).blended:
+        return EditStep(latents, totals)
+    height = latents.shape[-1]
+    shielded = None
+    if cell.plan.kept_tokens:
+        kept = totals[-len(cell.plan.kept_tokens) :]
+        shielded = shield(totals[0], kept, config.shield_threshold)
+    wide = widen(totals[0], config.blend_pool)
+    mask = region(wide, config.blend_threshold, height, shielded)
+    if cell.plan.subtract_tokens is not None:
+        mask = mask & ~region(totals[1], config.subtract_threshold, height)
+    return EditStep(blend(latents, mask), totals, mask)
+
+
+def _output(
+    inversion: Inversion,
+    cell: EditCell,
+    step: EditStep,
+    image: Float[Tensor, "3 image_height image_width"],
+    reconstruction: Float[Tensor, "3 image_height image_width"],
+) -> EditOutput:
+    size = (image.shape[-2], image.shape[-1])
+    mask = None if step.mask is None else _enlarge(step.mask.float(), size, "nearest")
+    source, target = step.latents
     figures = {
         "latent_change": (target - source).square().mean().sqrt().item(),
         "reconstruction_error": (source - inversion.state.trajectory[0]).square().mean().item(),
     }
     if mask is not None:
         figures["mask_share"] = mask.mean().item()
-    return EditOutput(
-        image=client.decode(target),
-        reconstruction=client.decode(source),
-        latents=target,
-        attention=_enlarge(_normalised(last.scores), size, "bilinear"),
-        mask=mask,
-        figures=figures,
-    )
-
-
-def edit_steps(
-    inversion: Inversion,
-    target_embeds: Float[Tensor, "tokens embed"],
-    plan: EditPlan,
-    client: DiffusionClient,
-    config: EditingConfig,
-) -> Iterator[EditStep]:
-    """Both rows from the inversion's noise to clean latents, one `EditStep` per timestep."""
-    num_steps, guidance_scale = inversion.config.num_steps, inversion.config.guidance_scale
-    state, spec = inversion.state, client.spec
-    learned_source = learned_values(inversion, state.source_embeds)
-    learned_target = learned_values(inversion, target_embeds)
-    latents = torch.stack([state.trajectory[-1]] * 2)
-    scores = torch.zeros(2, spec.map_size, spec.map_size)
-    for index, move in enumerate(NoiseSchedule.from_spec(spec).denoising(num_steps)):
-        learned = value_active(index, num_steps, config.tau_v)
-        target_values = learned_target[index] if learned else target_embeds
-        query = EditQuery(
-            latents=latents,
-            timestep=move.timestep,
-            embeds=torch.stack([state.source_embeds, target_embeds]),
-            uncond_embeds=state.uncond_embeds,
-            value_embeds=torch.stack([learned_source[index], target_values]),
-            mapper=plan.token_map.mapper,
-            refine_alpha=plan.token_map.alpha,
-            equalizer=plan.equalizer,
-            cross_alpha=plan.cross_alpha[index],
-            self_active=self_active(index, num_steps, (0.0, config.tau_s)),
-            uncond_self_active=self_active(index, num_steps, (0.0, config.tau_u)),
-            blend_tokens=plan.blend_tokens,
-        )
-        answer = client.edit_noise(query)
-        noise = guide(answer.uncond, answer.cond, guidance_scale)
-        latents = ddim_step(latents, noise, move.alpha, move.alpha_to)
-        scores = scores + answer.scores
-        mask = None
-        if config.local_blend and blend_active(index, num_steps, config.blend_start):
-            wide = widen(scores, config.blend_pool)
-            mask = region(wide, config.blend_threshold, latents.shape[-1])
-            latents = blend(latents, mask)
-        yield EditStep(latents, scores, mask)
-
-
-def learned_values(
-    inversion: Inversion, embeds: Float[Tensor, "tokens embed"]
-) -> Float[Tensor, "steps tokens embed"]:
-    """The learned value input of every timestep for a text."""
-    features = inversion.state.image_tokens
-    outputs = [output_of(network, features) for network in inversion.state.networks]
-    return torch.stack([value_input(output, embeds) for output in outputs])
-
-
-def reconstruct(
-    inversion: Inversion,
-    client: DiffusionClient,
-    values: Float[Tensor, "steps tokens embed"] | None = None,
-) -> Float[Tensor, "channels height width"]:
-    """Guided sampling of the source prompt from the inversion's noise; decode it to see it.
-
-    Without `values` the text feeds the values too: plain DDIM at the same guidance, the baseline
-    that inversion is measured against. With `learned_values` of the source prompt it is the
-    method's own reconstruction.
-    """
-    state, config = inversion.state, inversion.config
-    latents = state.trajectory[-1]
-    for index, move in enumerate(NoiseSchedule.from_spec(client.spec).denoising(config.num_steps)):
-        value_embeds = None if values is None else values[index]
-        uncond, cond = client.noises(
-            [
-                NoiseQuery(latents, move.timestep, state.uncond_embeds),
-                NoiseQuery(latents, move.timestep, state.source_embeds, value_embeds),
-            ]
-        )
-        noise = guide(uncond, cond, config.guidance_scale)
-        latents = ddim_step(latents, noise, move.alpha, move.alpha_to)
-    return latents
+    attention = None
+    if is_scored(cell):
+        attention = _enlarge(_normalised(step.scores), size, "bilinear")
+    return EditOutput(image, reconstruction, target, attention, mask, figures)
 
 
 def _normalised(scores: Float[Tensor, "2 size size"]) -> Float[Tensor, "size size"]:

@@ -1,7 +1,7 @@
 """What stage 1 leaves behind, half-way or finished, as tensors that safetensors can hold."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -21,10 +21,13 @@ class InversionState:
 
     Attributes:
         trajectory: latents of DDIM inversion, level 0 clean, T + 1 of them.
-        image_tokens: E(x).
+        image_tokens: E(x); none where no values are learned.
         source_embeds: the source prompt's embeddings.
         uncond_embeds: the empty prompt's.
-        latents: where the optimised chain is; after the last timestep, the reconstruction.
+        chain: latents of the source as it is sampled while editing, noisiest first: one more than
+            timesteps done. The last of all is the reconstruction.
+        token_maps: where each token of the source was looked at, by timestep done.
+        contexts: learned embeddings by timestep done; none unless embeddings are learned.
         networks: trained mapping networks, noisiest timestep first.
         losses: total loss before the last optimiser step of each timestep.
         executed: optimiser steps of each timestep.
@@ -34,24 +37,37 @@ class InversionState:
     image_tokens: Float[Tensor, "image_tokens embed"]
     source_embeds: Float[Tensor, "tokens embed"]
     uncond_embeds: Float[Tensor, "tokens embed"]
-    latents: Float[Tensor, "channels height width"]
+    chain: Float[Tensor, "chain_levels channels height width"]
+    token_maps: Float[Tensor, "done pixels tokens"]
+    contexts: Float[Tensor, "contexts tokens embed"]
     networks: tuple[State, ...] = ()
     losses: tuple[float, ...] = ()
     executed: tuple[int, ...] = ()
 
     @property
     def index(self) -> int:
-        """The timestep to train next; T when all are trained."""
-        return len(self.networks)
+        """The timestep that the source has come to; T when it has come to its end."""
+        return len(self.chain) - 1
+
+    @property
+    def latents(self) -> Float[Tensor, "channels height width"]:
+        """Where the source is."""
+        return self.chain[-1]
+
+    def moved(
+        self, latents: Float[Tensor, "channels height width"], maps: Float[Tensor, "pixels tokens"]
+    ) -> "InversionState":
+        """The state after a move of the source."""
+        return replace(
+            self,
+            chain=torch.cat([self.chain, latents[None]]),
+            token_maps=torch.cat([self.token_maps, maps[None]]),
+        )
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All of it by name; networks are stacked, `[timesteps so far, …]`."""
-        tensors = {
-            "trajectory": self.trajectory,
-            "image_tokens": self.image_tokens,
-            "source_embeds": self.source_embeds,
-            "uncond_embeds": self.uncond_embeds,
-            "latents": self.latents,
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        tensors |= {
             "losses": torch.tensor(self.losses, dtype=torch.float64),
             "executed": torch.tensor(self.executed, dtype=torch.int64),
         }
@@ -73,11 +89,7 @@ class InversionState:
         }
         try:
             state = cls(
-                trajectory=tensors["trajectory"],
-                image_tokens=tensors["image_tokens"],
-                source_embeds=tensors["source_embeds"],
-                uncond_embeds=tensors["uncond_embeds"],
-                latents=tensors["latents"],
+                **{name: tensors[name] for name in _TENSORS},
                 networks=tuple(unstack(stacked)),
                 losses=tuple(tensors["losses"].tolist()),
                 executed=tuple(tensors["executed"].tolist()),
@@ -87,13 +99,49 @@ class InversionState:
                 f"stored inversion state has no {error.args[0]!r}, only {sorted(tensors)}: "
                 "delete it and run the inversion again"
             ) from error
-        if not state.index == len(state.losses) == len(state.executed) < len(state.trajectory):
+        trained = {len(state.losses), len(state.executed)}
+        trained |= {n for n in (len(state.networks), len(state.contexts)) if n}
+        levels = len(state.trajectory)
+        sound = len(trained) == 1 and max(trained) < levels
+        if not (sound and 0 <= state.index == len(state.token_maps) < levels):
             raise CorruptArtifactError(
-                f"stored inversion state has {state.index} networks, {len(state.losses)} losses "
-                f"and {len(state.trajectory)} levels, which do not belong together: "
+                f"stored inversion state has {len(state.networks)} networks, "
+                f"{len(state.contexts)} contexts, {len(state.losses)} losses, {state.index} "
+                f"moves and {levels} levels, which do not belong together: "
                 "delete it and run the inversion again"
             )
         return state
+
+
+_TENSORS = (
+    "trajectory",
+    "image_tokens",
+    "source_embeds",
+    "uncond_embeds",
+    "chain",
+    "token_maps",
+    "contexts",
+)
+
+
+def fresh_state(
+    *,
+    trajectory: Float[Tensor, "levels channels height width"],
+    image_tokens: Float[Tensor, "image_tokens embed"],
+    source_embeds: Float[Tensor, "tokens embed"],
+    uncond_embeds: Float[Tensor, "tokens embed"],
+    map_size: int,
+) -> InversionState:
+    """Before the first timestep: the source at the end of its trajectory, nothing trained."""
+    return InversionState(
+        trajectory=trajectory,
+        image_tokens=image_tokens,
+        source_embeds=source_embeds,
+        uncond_embeds=uncond_embeds,
+        chain=trajectory[-1:],
+        token_maps=torch.empty(0, map_size**2, len(source_embeds)),
+        contexts=source_embeds[None][:0],
+    )
 
 
 @dataclass(frozen=True)
@@ -138,7 +186,7 @@ class Inversion:
             ) from error
         if not state.index == config.num_steps == len(state.trajectory) - 1:
             raise CorruptArtifactError(
-                f"stored inversion has {state.index} networks, but {config.num_steps} timesteps "
+                f"stored inversion went {state.index} moves, but {config.num_steps} timesteps "
                 "are expected: delete it and run the inversion again"
             )
         return inversion

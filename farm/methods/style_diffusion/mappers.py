@@ -11,14 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from farm.errors import InvalidPromptError
-from farm.methods.style_diffusion.words import (
-    Tokens,
-    changed_words,
-    find_words,
-    word_positions,
-    words_of,
-)
+from farm.methods.style_diffusion.words import Tokens, find_words, replaced_tokens
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,7 @@ def replacement_map(source: Tokens, target: Tokens, *, reference: bool = False) 
     Raises:
         InvalidPromptError: the prompts have different numbers of words.
     """
-    pairs = _changed_tokens(source, target)
+    pairs = replaced_tokens(source, target)
     size = len(source.ids)
     mapper = torch.zeros(size, size)
     row = column = 0
@@ -96,20 +89,6 @@ def equalizer(target: Tokens, weights: Iterable[tuple[str, float]]) -> Float[Ten
     for word, weight in weights:
         factors[find_words(target, word)] = weight
     return factors
-
-
-def _changed_tokens(source: Tokens, target: Tokens) -> list[tuple[list[int], list[int]]]:
-    """Token positions of each changed word, in the source and in the target prompt."""
-    old, new = words_of(source.prompt), words_of(target.prompt)
-    if len(old) != len(new):
-        raise InvalidPromptError(
-            f"replacing words needs equally many of them, but {source.prompt!r} has {len(old)} "
-            f"words and {target.prompt!r} has {len(new)}: use the same number of words, or the "
-            "edit type 'refine'"
-        )
-    old_positions, new_positions = word_positions(source), word_positions(target)
-    places, _ = changed_words(old, new)
-    return [(old_positions[n], new_positions[n]) for n in places]
 
 
 def _align(source: Iterable[int], target: Iterable[int]) -> list[tuple[int, int]]:

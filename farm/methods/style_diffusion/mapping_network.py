@@ -72,6 +72,15 @@ def initialise(network: MappingNetwork, generator: torch.Generator) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def leave_values(network: MappingNetwork) -> None:
+    """Make a modulated network begin with the text's own values: scale 1, shift 0, any image."""
+    weight, bias = network.conv_end.parameters()
+    with torch.no_grad():
+        weight.zero_()
+        bias[: len(bias) // 2] = 1
+        bias[len(bias) // 2 :] = 0
+
+
 def value_input(
     output: Float[Tensor, "outputs embed"], embeds: Float[Tensor, "tokens embed"]
 ) -> Float[Tensor, "tokens embed"]:

@@ -15,6 +15,11 @@ Window: TypeAlias = tuple[float, float]
 """Begin and end as shares of all steps, each in [0, 1]."""
 
 
+def window_of(tau: float | Window) -> Window:
+    """A share of the steps, counted from the first, as a window; a window as it is."""
+    return tau if isinstance(tau, tuple) else (0.0, tau)
+
+
 def value_active(step: int, num_steps: int, tau: float) -> bool:
     """Whether the target's values are learned ones: tau_v."""
     return step < num_steps * tau

@@ -11,6 +11,14 @@ from farm.errors import InvalidPromptError, UnknownWordError
 _UNKNOWN = "<|endoftext|>"  # stands for one byte that the vocabulary lacks
 _EDGES = string.punctuation
 
+_FUNCTION_WORDS = """
+a an the this that these those its his her their it there and or but as for is are was were be being
+of on in at by with without from to into onto over under above below behind beside near next between
+photo picture image painting drawing scene
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+"""Words that show nothing of their own: their attention lies all over the picture."""
+
 
 @runtime_checkable
 class Tokens(Protocol):
@@ -110,6 +118,78 @@ def changed_words(source: Sequence[str], target: Sequence[str]) -> tuple[list[in
             old += range(old_start, old_end)
             new += range(new_start, new_end)
     return old, new
+
+
+def changed_tokens(
+    source: Tokens, target: Tokens, *, content: bool = False
+) -> tuple[list[int], list[int]]:
+    """Positions of the tokens of `changed_words`, in each prompt.
+
+    Args:
+        source: tokens of the source prompt.
+        target: tokens of the target prompt.
+        content: leave out words that show nothing ("in the" became "on the"), unless no other
+            word of that prompt changed.
+    """
+    changed = changed_words(words_of(source.prompt), words_of(target.prompt))
+    if content:
+        old, new = (
+            content_places(tokens, places) or places
+            for tokens, places in zip((source, target), changed, strict=True)
+        )
+        changed = old, new
+    positions = (word_positions(source), word_positions(target))
+    old, new = (
+        [n for place in places for n in where[place]]
+        for places, where in zip(changed, positions, strict=True)
+    )
+    return old, new
+
+
+def content_places(tokens: Tokens, places: Sequence[int]) -> list[int]:
+    """Those of some words of a prompt (counted from 0) that show something."""
+    words = words_of(tokens.prompt)
+    return [n for n in places if _plain(words[n]) not in FUNCTION_WORDS]
+
+
+def kept_content(source: Tokens, target: Tokens) -> list[tuple[list[int], list[int]]]:
+    """Token positions, in each prompt, of every word that both have and that shows something."""
+    old, new = words_of(source.prompt), words_of(target.prompt)
+    changed = changed_words(old, new)
+    kept = [
+        [n for n in range(len(words)) if n not in places]
+        for words, places in zip((old, new), changed, strict=True)
+    ]
+    shows = set(content_places(source, kept[0]))
+    positions = word_positions(source), word_positions(target)
+    return [
+        (positions[0][mine], positions[1][theirs])
+        for mine, theirs in zip(*kept, strict=True)
+        if mine in shows
+    ]
+
+
+def replaced_tokens(source: Tokens, target: Tokens) -> list[tuple[list[int], list[int]]]:
+    """Token positions of each word that was replaced by another, in source and target prompt.
+
+    Raises:
+        InvalidPromptError: the prompts have different numbers of words.
+    """
+    old, new = words_of(source.prompt), words_of(target.prompt)
+    places, others = changed_words(old, new)
+    if len(old) != len(new):
+        raise InvalidPromptError(
+            f"edit_type 'replace' changes words one for one, but {source.prompt!r} has {len(old)} "
+            f"words and {target.prompt!r} has {len(new)} ({_listed(old, places)} became "
+            f"{_listed(new, others)}): edit_type 'refine' fits these prompts; or use the same "
+            "number of words"
+        )
+    old_positions, new_positions = word_positions(source), word_positions(target)
+    return [(old_positions[n], new_positions[n]) for n in places]
+
+
+def _listed(words: Sequence[str], places: Sequence[int]) -> str:
+    return ", ".join(repr(words[n]) for n in places) or "nothing"
 
 
 def _occurrences(words: Sequence[str], phrase: Sequence[str]) -> set[int]:

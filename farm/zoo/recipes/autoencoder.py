@@ -57,7 +57,9 @@ class AutoencoderRecipe:
     def build(self) -> nn.Module:
         if self.start_from is not None:
             return _Reconstruction(AutoencoderKL.from_pretrained(self.start_from))
-        return _Reconstruction(build_autoencoder())
+        with torch.random.fork_rng():
+            torch.random.manual_seed(0)
+            return _Reconstruction(build_autoencoder())
 
     def loss(
         self, module: nn.Module, step: int, batch_size: int, generator: torch.Generator

@@ -8,36 +8,30 @@ a batch have the same kind of background: with mixed batches the easiest balance
 background, and the attention never looks at an object (docs/zoo.md has the figures).
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from farm.zoo.recipes.crops import random_crops
+from farm.zoo.recipes.vit import (
+    attention_figures,
+    build_vit,
+    cls_attention,
+    load_vit,
+    normalised,
+    plain_attention,
+    save_vit,
+)
 from farm.zoo.scenes.rendering import render
 from farm.zoo.scenes.scenes import Scenes, generator_for, sample_scenes
 from farm.zoo.scenes.vocabulary import BACKGROUNDS
 
-ARCHITECTURE = "vit_tiny_patch16_224"
-"""timm's name of the class that the scenes' numbers are given to."""
-MODEL_ARGS: dict[str, Any] = {
-    "img_size": 64,
-    "patch_size": 4,
-    "embed_dim": 96,
-    "depth": 4,
-    "num_heads": 4,
-    "num_classes": 0,
-    "dynamic_img_size": True,
-}
-MEAN, STD = 0.5, 0.25
 _GLOBAL, _LOCAL = 48, 24
 _LOCALS = 4
 _PROTOTYPES = 256
@@ -47,11 +41,6 @@ _BALANCING_ROUNDS = 3
 _KOLEO = 0.1
 _HOLD_PROTOTYPES = 100
 _MOMENTUM = (0.99, 0.9995)
-
-
-def build_vit() -> VisionTransformer:
-    """Four layers, 96 wide, patches of 4 pixels: a [CLS] map of 16 x 16."""
-    return VisionTransformer(**MODEL_ARGS)
 
 
 class Prototypes(nn.Module):
@@ -77,22 +66,18 @@ class SelfDistillation(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.student, self.teacher = build_vit(), build_vit()
+        self.student, self.teacher = plain_attention(build_vit()), plain_attention(build_vit())
         self.head, self.teacher_head = Prototypes(96), Prototypes(96)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher_head.load_state_dict(self.head.state_dict())
         for module in (self.teacher, self.teacher_head):
             module.requires_grad_(False)
-        for vit in (self.student, self.teacher):
-            for block in vit.blocks:
-                attention: Any = block.attn
-                attention.fused_attn = False  # on CPU the plain form's backward is twice as fast
 
     def forward(
         self, views: list[Float[Tensor, "batch 3 _ _"]], hold: bool
     ) -> list[tuple[Float[Tensor, "batch width"], Float[Tensor, "batch prototypes"]]]:
         """The student's features and scores of each view."""
-        features = [self.student(_normalised(view)) for view in views]
+        features = [self.student(normalised(view)) for view in views]
         return [(f, self.head(f, hold)) for f in features]
 
     @torch.no_grad()
@@ -100,7 +85,7 @@ class SelfDistillation(nn.Module):
         self, views: list[Float[Tensor, "batch 3 _ _"]]
     ) -> list[Float[Tensor, "batch prototypes"]]:
         """The teacher's distributions, sharp, and balanced over all views of the batch."""
-        scores = [self.teacher_head(self.teacher(_normalised(v)), True).float() for v in views]
+        scores = [self.teacher_head(self.teacher(normalised(v)), True).float() for v in views]
         return list(balanced(torch.cat(scores) / _TEACHER_TEMPERATURE).chunk(len(views)))
 
     @torch.no_grad()
@@ -127,9 +112,9 @@ class DinoRecipe:
             torch.random.manual_seed(0)
             module = SelfDistillation()
         if self.start_from is not None:
-            state = load_file(self.start_from / "model.safetensors")
-            for vit in (module.student, module.teacher):
-                vit.load_state_dict({n: t.float() for n, t in state.items()})
+            start = load_vit(self.start_from).state_dict()
+            module.student.load_state_dict(start)
+            module.teacher.load_state_dict(start)
         return module
 
     def loss(
@@ -167,23 +152,10 @@ class DinoRecipe:
 
     def export(self, module: nn.Module, folder: Path) -> None:
         assert isinstance(module, SelfDistillation)
-        target = folder / self.name
-        target.mkdir(parents=True, exist_ok=True)
-        state = {n: t.half().contiguous() for n, t in module.teacher.state_dict().items()}
-        save_file(state, target / "model.safetensors", metadata={"format": "pt"})
-        pictures = {"input_size": [3, 64, 64], "mean": [MEAN] * 3, "std": [STD] * 3}
-        config = {
-            "architecture": ARCHITECTURE,
-            "model_args": MODEL_ARGS,
-            "pretrained_cfg": {**pictures, "num_classes": 0, "crop_pct": 1.0},
-        }
-        (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        save_vit(module.teacher, folder / self.name)
 
     def load(self, folder: Path) -> nn.Module:
-        vit = build_vit()
-        state = load_file(folder / self.name / "model.safetensors")
-        vit.load_state_dict({n: t.float() for n, t in state.items()})
-        return vit.eval()
+        return load_vit(folder / self.name).eval()
 
 
 def balanced(logits: Float[Tensor, "items prototypes"]) -> Float[Tensor, "items prototypes"]:
@@ -212,42 +184,6 @@ def _one_background(count: int, generator: torch.Generator) -> Scenes:
     drawn = sample_scenes(count * 12, generator, split="train", two_share=0.4)
     rows = (drawn.background == kind).nonzero()[:, 0]
     return drawn[rows[torch.arange(count) % len(rows)]]
-
-
-def cls_attention(
-    vit: VisionTransformer, images: Float[Tensor, "batch 3 size size"]
-) -> Float[Tensor, "batch heads rows columns"]:
-    """The last layer's attention of [CLS] to the patches."""
-    blocks: Any = vit.blocks
-    attention = blocks[-1].attn
-    seen: list[Tensor] = []
-    watch = attention.qkv.register_forward_hook(lambda *call: seen.append(call[2]))
-    try:
-        vit.forward_features(_normalised(images))
-    finally:
-        watch.remove()
-    batch, count, _ = seen[0].shape
-    query, key, _ = seen[0].view(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-    scores = (query[:, :, :1] @ key.transpose(-2, -1)) / math.sqrt(query.shape[-1])
-    side = math.isqrt(count - 1)
-    return scores.softmax(-1)[:, :, 0, 1:].unflatten(-1, (side, side))
-
-
-def attention_figures(maps: Float[Tensor, "batch rows columns"], truth: Tensor) -> dict[str, float]:
-    """Mean IoU of the maps at the midpoint of their range with the masks, and pointing."""
-    grown = F.interpolate(maps[:, None], size=truth.shape[-2:], mode="bilinear")[:, 0].flatten(1)
-    low, high = grown.amin(1, keepdim=True), grown.amax(1, keepdim=True)
-    found, flat = grown > (low + high) / 2, truth.flatten(1)
-    union = (found | flat).sum(1)
-    pointing = flat.gather(1, grown.argmax(1, keepdim=True)).float()
-    return {
-        "midpoint_iou": ((found & flat).sum(1) / union).mean().item(),
-        "pointing": pointing.mean().item(),
-    }
-
-
-def _normalised(images: Tensor) -> Tensor:
-    return (images - MEAN) / STD
 
 
 def _cosine(ends: tuple[float, float], progress: float) -> float:

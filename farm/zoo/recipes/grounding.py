@@ -22,7 +22,7 @@ class MapRecorder:
     """Attention processor for training: keeps one pass's cross-attention, averaged over heads."""
 
     def __init__(self) -> None:
-        self.maps: list[Float[Tensor, "batch pixels tokens"]] = []
+        self.maps: list[Float[Tensor, "batch _ tokens"]] = []
 
     def __call__(
         self,
@@ -80,7 +80,7 @@ class TokenTags:
 
 
 def grounding_loss(
-    maps: list[Float[Tensor, "batch pixels tokens"]],
+    maps: list[Float[Tensor, "batch _ tokens"]],
     masks: Float[Tensor, "batch slots height width"],
     tags: Int[Tensor, "batch tokens"],
     weight: Float[Tensor, " batch"],

@@ -1,6 +1,8 @@
 """A pool of training scenes with their latents, encoded once and kept on disk."""
 
+import fcntl
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -30,15 +32,31 @@ def latent_pool(
     autoencoder_folder: Path, count: int, seed: int, cache: Path, *, two_share: float
 ) -> LatentPool:
     """`count` training scenes with latents, from `cache` if this autoencoder made them before."""
-    weights = (autoencoder_folder / "diffusion_pytorch_model.safetensors").read_bytes()
-    digest = hashlib.sha256(weights + f"{count}/{seed}/{two_share}".encode()).hexdigest()[:16]
-    path = cache / f"latents-{digest}.safetensors"
-    if not path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        save_file(_encode(autoencoder_folder, count, seed, two_share), path)
-    tensors = load_file(path)
+    digest = weights_digest(autoencoder_folder, f"{count}/{seed}/{two_share}")
+    tensors = cached_tensors(
+        cache / f"latents-{digest}.safetensors",
+        lambda: _encode(autoencoder_folder, count, seed, two_share),
+    )
     scenes = Scenes(**{f.name: tensors[f.name] for f in fields(Scenes)})
     return LatentPool(scenes, tensors["latents"], tensors["masks"])
+
+
+def weights_digest(autoencoder_folder: Path, settings: str) -> str:
+    """Sixteen hexadecimal digits that name what this autoencoder makes with these settings."""
+    weights = (autoencoder_folder / "diffusion_pytorch_model.safetensors").read_bytes()
+    return hashlib.sha256(weights + settings.encode()).hexdigest()[:16]
+
+
+def cached_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What `make` makes, kept in a file; of several workers one makes it and the others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.is_file():
+            partial = path.with_suffix(".partial")
+            save_file(make(), partial)
+            partial.replace(path)
+    return load_file(path)
 
 
 def _encode(folder: Path, count: int, seed: int, two_share: float) -> dict[str, Tensor]:

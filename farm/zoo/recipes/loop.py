@@ -11,6 +11,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from farm.zoo.recipes.curves import Curve
+
 
 @runtime_checkable
 class Recipe(Protocol):
@@ -61,7 +63,9 @@ class LoopConfig:
     clip: float = 1.0
     seed: int = 0
     checkpoint_every: int = 250
-    evaluate_every: int = 1000
+    evaluate_every: int | None = 1000
+    """None: never, not even at the end."""
+    curve_every: int = 50
     bf16: bool = True
 
 
@@ -110,6 +114,10 @@ class Training:
     @property
     def checkpoint(self) -> Path:
         return self.folder / f"{self.recipe.name}.training.safetensors"
+
+    @property
+    def curve(self) -> Path:
+        return self.folder / f"{self.recipe.name}.curve.jsonl"
 
     def averaged(self) -> nn.Module:
         """A copy of the module with the averaged weights, for evaluation and export."""
@@ -168,9 +176,13 @@ def train_recipe(
     Args:
         training: the state, which this function advances.
         wrap: what puts the module under data parallelism; the identity on one worker.
-        rank: this worker's number; workers draw different data, rank 0 writes the checkpoints.
+        rank: this worker's number; workers draw different data, rank 0 evaluates and writes the
+            checkpoints and the curve.
     """
     config, recipe = training.config, training.recipe
+    curve = None
+    if rank == 0:
+        curve = Curve(training.curve, step=training.step, every=config.curve_every)
     module = wrap(training.module)
     while training.step < config.steps:
         for group in training.optimizer.param_groups:
@@ -191,9 +203,15 @@ def train_recipe(
         training.update_average()
         last = training.step == config.steps
         evaluation = None
-        if rank == 0 and (last or training.step % config.evaluate_every == 0):
+        if rank == 0 and _is_due(training.step, config.evaluate_every, last=last):
             with torch.no_grad():
                 evaluation = recipe.evaluate(training.averaged())
-        if rank == 0 and (last or training.step % config.checkpoint_every == 0):
+        if rank == 0 and _is_due(training.step, config.checkpoint_every, last=last):
             training.save()
+        if curve is not None:
+            curve.add(training.step, {"loss": loss.item(), **figures}, evaluation)
         yield Report(training.step, loss.item(), figures, evaluation)
+
+
+def _is_due(step: int, every: int | None, *, last: bool) -> bool:
+    return every is not None and (last or step % every == 0)

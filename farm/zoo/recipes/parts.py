@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 
 from farm.errors import InvalidRequestError, ModelSetError
-from farm.model_spec import ModelSpec
 from farm.zoo.model_sets import write_manifest
 from farm.zoo.recipes.autoencoder import AutoencoderRecipe
-from farm.zoo.recipes.clip import TOKENS, WIDTH, ClipRecipe
+from farm.zoo.recipes.clip import ClipRecipe
+from farm.zoo.recipes.inpainting import InpaintingRecipe
 from farm.zoo.recipes.judge import JudgeRecipe
 from farm.zoo.recipes.loop import LoopConfig, Recipe
+from farm.zoo.recipes.spec import scenes_spec
 from farm.zoo.recipes.unet import UNetRecipe
 
 _LICENCE = "Apache-2.0"
@@ -31,13 +32,19 @@ class Part:
     recipe: Callable[[Path, Path | None], Recipe]
     """From the folder of exported parts, and a folder of weights to continue from."""
     config: LoopConfig
+    shipped: bool = True
+    """Whether `install` puts it into the model set."""
+    installed_as: str | None = None
+    """Folder in the model set, where that is not the part's name."""
 
     def measure(self, networks: Path) -> dict[str, float]:
-        """Held-out figures of the part as exported into a folder."""
+        """The recipe's own held-out figures, of the part as exported into a folder."""
         recipe = self.recipe(networks, None)
         with torch.no_grad():
             return recipe.evaluate(recipe.load(networks))
 
+
+_UNET = LoopConfig(steps=9000, batch_size=32, learning_rate=1e-3, constant=0.3, average=0.998)
 
 PARTS = {
     part.name: part
@@ -68,7 +75,28 @@ PARTS = {
             lambda folder, start: UNetRecipe(
                 start_from=start, networks=folder, cache=folder.parent / "cache"
             ),
-            LoopConfig(steps=9000, batch_size=32, learning_rate=1e-3, constant=0.3, average=0.998),
+            _UNET,
+        ),
+        Part(
+            "unet-ungrounded",
+            ("vae", "clip", "judge"),
+            lambda folder, start: UNetRecipe(
+                start_from=start,
+                networks=folder,
+                cache=folder.parent / "cache",
+                grounding=0.0,
+                name="unet-ungrounded",
+            ),
+            _UNET,
+            shipped=False,  # the control beside which attention is reported
+        ),
+        Part(
+            "inpainting",
+            ("vae", "clip", "judge", "unet"),
+            lambda folder, start: InpaintingRecipe(
+                start_from=start or folder / "unet", networks=folder, cache=folder.parent / "cache"
+            ),
+            LoopConfig(steps=4000, batch_size=32, learning_rate=8e-4, constant=0.2, average=0.998),
         ),
     )
 }
@@ -98,30 +126,18 @@ def check_needs(part: Part, exported: Path) -> None:
         )
 
 
-def scenes_spec() -> ModelSpec:
-    """Shapes and constants of the scenes networks."""
-    return ModelSpec(
-        name="scenes",
-        image_size=64,
-        latent_channels=4,
-        latent_size=16,
-        tokens=TOKENS,
-        text_width=WIDTH,
-        image_tokens=65,
-        map_size=16,
-        self_replace_size=16,
-        prediction_type="v_prediction",
-    )
-
-
 def install(exported: Path, folder: Path) -> None:
     """Copy exported parts into a model-set folder and write its manifest with all digests."""
-    for name in PARTS:
-        if (exported / name).is_dir():
-            shutil.rmtree(folder / name, ignore_errors=True)
-            shutil.copytree(exported / name, folder / name)
-            _forget_origin(folder / name / "config.json")
-    write_manifest(folder, scenes_spec(), defaults="scenes", licence=_LICENCE, source=_SOURCE)
+    for name, part in PARTS.items():
+        target = folder / (part.installed_as or name)
+        if part.shipped and (exported / name).is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(exported / name, target)
+            _forget_origin(target / "config.json")
+    regions = all((folder / name).is_dir() for name in ("dino", "inpainting"))
+    write_manifest(
+        folder, scenes_spec(regions=regions), defaults="scenes", licence=_LICENCE, source=_SOURCE
+    )
 
 
 def _forget_origin(config: Path) -> None:

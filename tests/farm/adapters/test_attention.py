@@ -1,4 +1,3 @@
-import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,15 +11,16 @@ from torch import Tensor
 from farm.adapters.attention import (
     AttentionControl,
     ControlledAttention,
-    PairEdits,
+    KeepStates,
+    TargetEdits,
     attention_maps,
     controlled_self,
     edited_cross,
     edited_maps,
     install_attention,
-    pair_edits,
+    target_edits,
 )
-from farm.errors import ModelSetError
+from farm.adapters.attention_layers import AttentionLayer
 from tests.tiny import TOKENS, WIDTH, tiny_unet
 
 SAME = {"rtol": 1e-5, "atol": 1e-5}
@@ -35,15 +35,32 @@ def uniform(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def random_edits(pairs: int, tokens: int, *, self_pixels: int = 16) -> PairEdits:
-    return pair_edits(
-        mapper=uniform(pairs, tokens, tokens, seed=1),
-        refine_alpha=uniform(pairs, tokens, seed=2),
-        equalizer=2 * uniform(pairs, tokens, seed=3),
-        cross_alpha=uniform(pairs, tokens, seed=4),
-        self_active=torch.tensor([[True, False], [False, True], [True, True]])[:pairs],
+def random_edits(
+    items: int,
+    tokens: int,
+    *,
+    self_pixels: int = 16,
+    free: tuple[Any, ...] = (),
+    prompted: tuple[Any, ...] = (),
+) -> TargetEdits:
+    return target_edits(
+        mapper=uniform(items, tokens, tokens, seed=1),
+        refine_alpha=uniform(items, tokens, seed=2),
+        equalizer=2 * uniform(items, tokens, seed=3),
+        cross_alpha=uniform(items, tokens, seed=4),
+        self_active=torch.tensor([[True, False], [False, True], [True, True]])[:items],
         self_pixels=self_pixels,
+        free=free or (None,) * items,
+        prompted=prompted or (None,) * items,
     )
+
+
+LAYER = AttentionLayer("here", is_cross=True, place="down", size=4)
+
+
+def states_of(query: Tensor, key: Tensor) -> tuple[dict[str, tuple[Tensor, Tensor]], ...]:
+    """Rows as sources of items, at one layer."""
+    return tuple({LAYER.name: pair} for pair in zip(query, key, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -64,13 +81,13 @@ def test_without_control_it_is_diffusers_own(options: dict[str, Any]) -> None:
     states, context = normal(3, 9, 16), normal(3, 5, 12, seed=1)
     inputs = (states, context) if "cross_attention_dim" in options else (states,)
     expected = AttnProcessor2_0()(attention, *inputs)
-    found = ControlledAttention(recordable=True)(attention, *inputs)
+    found = ControlledAttention(LAYER)(attention, *inputs)
     torch.testing.assert_close(found, expected, **SAME)
 
 
 def controlled_unet() -> UNet2DConditionModel:
     unet = tiny_unet().eval().requires_grad_(False)
-    install_attention(unet)
+    install_attention(unet, 8)
     return unet
 
 
@@ -155,12 +172,12 @@ def test_values_have_an_input_of_their_own_in_every_cross_layer() -> None:
 
 
 def test_edited_maps_follow_the_formula() -> None:
-    pairs, heads, pixels, tokens = 2, 2, 4, 5
-    source = uniform(pairs, heads, pixels, tokens).softmax(-1)
-    target = uniform(pairs, heads, pixels, tokens, seed=9).softmax(-1)
-    mapper, r = uniform(pairs, tokens, tokens, seed=1), uniform(pairs, tokens, seed=2)
-    eq, a = 2 * uniform(pairs, tokens, seed=3), uniform(pairs, tokens, seed=4)
-    found = edited_maps(source, target, random_edits(pairs, tokens))
+    items, heads, pixels, tokens = 2, 2, 4, 5
+    source = uniform(items, heads, pixels, tokens).softmax(-1)
+    target = uniform(items, heads, pixels, tokens, seed=9).softmax(-1)
+    mapper, r = uniform(items, tokens, tokens, seed=1), uniform(items, tokens, seed=2)
+    eq, a = 2 * uniform(items, tokens, seed=3), uniform(items, tokens, seed=4)
+    found = edited_maps(source, target, random_edits(items, tokens))
     for p, h, q, n in torch.cartesian_prod(*map(torch.arange, source.shape)).tolist():
         moved = sum(source[p, h, q, m] * mapper[p, m, n] for m in range(tokens))
         own = target[p, h, q, n]
@@ -169,64 +186,132 @@ def test_edited_maps_follow_the_formula() -> None:
         torch.testing.assert_close(found[p, h, q, n], expected)
 
 
-def split_rows(pairs: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def split_rows(rows: int, keys: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     return (
-        normal(4 * pairs, 2, 9, 6, seed=seed),
-        normal(4 * pairs, 2, 5, 6, seed=seed + 1),
-        normal(4 * pairs, 2, 5, 6, seed=seed + 2),
+        normal(rows, 2, 9, 6, seed=seed),
+        normal(rows, 2, keys, 6, seed=seed + 1),
+        normal(rows, 2, keys, 6, seed=seed + 2),
     )
 
 
 def test_edited_attention_is_the_same_with_and_without_maps() -> None:
-    query, key, value = split_rows(pairs=3, seed=0)
-    edits = random_edits(3, 5)
-    kept, maps = edited_cross(query, key, value, edits, keep_maps=True)
-    free, none = edited_cross(query, key, value, edits, keep_maps=False)
+    query, key, value = split_rows(6, 5, seed=0)
+    source_query, source_key, _ = split_rows(3, 5, seed=10)
+    edits = random_edits(3, 5, prompted=states_of(source_query, source_key))
+    kept, maps = edited_cross(query, key, value, edits, LAYER.name, keep_maps=True)
+    free, none = edited_cross(query, key, value, edits, LAYER.name, keep_maps=False)
     assert none is None
     assert maps is not None
     torch.testing.assert_close(free, kept, **SAME)
     own = attention_maps(query, key)
-    torch.testing.assert_close(maps[:, 0], own[2::4])  # the source keeps its maps
-    torch.testing.assert_close(maps[:, 1], edited_maps(own[2::4], own[3::4], edits))
-    torch.testing.assert_close(kept[3::4], maps[:, 1] @ value[3::4], **SAME)
-    for row in range(3):  # rows without the prompt, and the source, are not edited
-        torch.testing.assert_close(kept[row::4], (own @ value)[row::4], **SAME)
+    source = attention_maps(source_query, source_key)
+    torch.testing.assert_close(maps, edited_maps(source, own[1::2], edits))
+    torch.testing.assert_close(kept[1::2], maps @ value[1::2], **SAME)
+    torch.testing.assert_close(kept[::2], (own @ value)[::2], **SAME)  # without the prompt
+
+
+def test_a_target_without_a_source_keeps_its_own_attention() -> None:
+    """Alone or beside one that has a source; whoever stands in for it has no weight."""
+    query, key, value = split_rows(4, 5, seed=0)
+    source_query, source_key, _ = split_rows(1, 5, seed=10)
+    edits = target_edits(
+        mapper=uniform(2, 5, 5),
+        refine_alpha=torch.ones(2, 5),
+        equalizer=2 * torch.ones(2, 5),
+        cross_alpha=torch.tensor([[1.0] * 5, [0.0] * 5]),
+        self_active=torch.zeros(2, 2, dtype=torch.bool),
+        self_pixels=16,
+        free=(None, None),
+        prompted=(*states_of(source_query, source_key), None),
+    )
+    expected = attention_maps(query, key) @ value
+    for keep_maps in (True, False):
+        found, _ = edited_cross(query, key, value, edits, LAYER.name, keep_maps=keep_maps)
+        torch.testing.assert_close(found[2:], expected[2:], **SAME)
+        assert (found[1] - expected[1]).abs().max() > 0.01
 
 
 def test_self_attention_of_active_targets_is_the_sources() -> None:
-    query, key, value = (normal(12, 2, 16, 6, seed=s) for s in range(3))
-    edits = random_edits(3, 5)
-    found = controlled_self(query, key, value, edits).unflatten(0, (3, 2, 2))
-    own = attention_maps(query, key).unflatten(0, (3, 2, 2))
-    values = value.unflatten(0, (3, 2, 2))
-    for pair, branch in torch.cartesian_prod(torch.arange(3), torch.arange(2)).tolist():
-        active = bool(edits.self_active[pair, branch])
-        maps = own[pair, branch]
-        torch.testing.assert_close(found[pair, branch, 0], maps[0] @ values[pair, branch, 0])
-        expected = maps[0 if active else 1] @ values[pair, branch, 1]
-        torch.testing.assert_close(found[pair, branch, 1], expected)
+    query, key, value = (normal(6, 2, 16, 6, seed=s) for s in range(3))
+    sources = [(normal(3, 2, 16, 6, seed=s), normal(3, 2, 16, 6, seed=s + 1)) for s in (10, 20)]
+    free, prompted = (states_of(*pair) for pair in sources)
+    edits = random_edits(3, 5, free=free, prompted=prompted)
+    found = controlled_self(query, key, value, edits, LAYER.name).unflatten(0, (3, 2))
+    own = attention_maps(query, key).unflatten(0, (3, 2))
+    values = value.unflatten(0, (3, 2))
+    for item, branch in torch.cartesian_prod(torch.arange(3), torch.arange(2)).tolist():
+        source_query, source_key = sources[branch]
+        theirs = attention_maps(source_query[item], source_key[item])
+        maps = theirs if edits.self_active[item, branch] else own[item, branch]
+        torch.testing.assert_close(found[item, branch], maps @ values[item, branch])
 
 
 def test_large_self_attention_is_never_replaced() -> None:
-    query, key, value = (normal(12, 2, 16, 6, seed=s) for s in range(3))
-    small = random_edits(3, 5, self_pixels=15)
+    query, key, value = (normal(6, 2, 16, 6, seed=s) for s in range(3))
+    states = states_of(query[:3], key[:3])
+    small = random_edits(3, 5, self_pixels=15, free=states, prompted=states)
     assert torch.equal(
-        controlled_self(query, key, value, small), controlled_self(query, key, value, None)
+        controlled_self(query, key, value, small, LAYER.name),
+        controlled_self(query, key, value, None, LAYER.name),
     )
 
 
 def test_closed_windows_leave_every_row_alone() -> None:
-    unet, embeds = controlled_unet(), normal(8, TOKENS, WIDTH)
-    edits = pair_edits(
+    unet, embeds = controlled_unet(), normal(4, TOKENS, WIDTH)
+    edits = target_edits(
         mapper=uniform(2, TOKENS, TOKENS),
         refine_alpha=uniform(2, TOKENS),
         equalizer=uniform(2, TOKENS),
         cross_alpha=torch.zeros(2, TOKENS),
         self_active=torch.zeros(2, 2, dtype=torch.bool),
         self_pixels=1024,
+        free=(None, None),
+        prompted=(None, None),
     )
     found = predict(unet, embeds, AttentionControl(edits=edits))
     torch.testing.assert_close(found, predict(unet, embeds), **SAME)
+
+
+def kept_states(
+    unet: UNet2DConditionModel, embeds: Tensor, keep: KeepStates
+) -> dict[str, tuple[Tensor, Tensor]]:
+    control = AttentionControl(keep=keep)
+    predict(unet, embeds, control)
+    return control.states
+
+
+def test_queries_and_keys_are_kept_as_asked() -> None:
+    unet, embeds = controlled_unet(), normal(2, TOKENS, WIDTH)
+    every = kept_states(unet, embeds, KeepStates(64, cross=True))
+    assert set(every) == set(unet.attn_processors)
+    small = kept_states(unet, embeds, KeepStates(16, cross=False))
+    assert {query.shape[2] for query, _ in small.values()} == {16}
+    assert set(small) == {n for n in every if ".attn1." in n and every[n][0].shape[2] == 16}
+    for name, (query, key) in small.items():
+        assert torch.equal(query, every[name][0])
+        assert torch.equal(key, every[name][1])
+
+
+def test_a_target_that_takes_its_own_attention_is_itself() -> None:
+    """Its source is the same row: whatever is taken of it, nothing changes."""
+    unet, embeds = controlled_unet(), normal(2, TOKENS, WIDTH)
+    states = kept_states(unet, embeds, KeepStates(64, cross=True))
+    rows = [{n: (q[row], k[row]) for n, (q, k) in states.items()} for row in range(2)]
+    edits = target_edits(
+        mapper=torch.eye(TOKENS)[None],
+        refine_alpha=torch.ones(1, TOKENS),
+        equalizer=torch.ones(1, TOKENS),
+        cross_alpha=torch.ones(1, TOKENS),
+        self_active=torch.ones(1, 2, dtype=torch.bool),
+        self_pixels=64,
+        free=[rows[0]],
+        prompted=[rows[1]],
+    )
+    expected = predict(unet, embeds)
+    for pixels in (None, 16):
+        control = AttentionControl(record_pixels=pixels, edits=edits)
+        torch.testing.assert_close(predict(unet, embeds, control), expected, **SAME)
+        assert len(control.maps) == (0 if pixels is None else 3)
 
 
 def test_threads_share_one_unet() -> None:
@@ -235,7 +320,8 @@ def test_threads_share_one_unet() -> None:
     makes: list[Callable[[], AttentionControl]] = [
         AttentionControl,
         lambda: AttentionControl(value_embeds=normal(4, TOKENS, WIDTH, seed=5), record_pixels=16),
-        lambda: AttentionControl(edits=random_edits(1, TOKENS)),
+        lambda: AttentionControl(edits=random_edits(2, TOKENS)),
+        lambda: AttentionControl(keep=KeepStates(16, cross=True)),
     ]
 
     def work(make: Callable[[], AttentionControl]) -> tuple[Tensor, list[Tensor]]:
@@ -249,22 +335,3 @@ def test_threads_share_one_unet() -> None:
         assert torch.equal(noise, again)
         assert all(map(torch.equal, maps, maps_again))
         assert len(maps) == len(maps_again)
-
-
-def test_a_unet_that_cannot_be_controlled_is_refused() -> None:
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        cross_attention_dim=WIDTH,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    )
-    with pytest.raises(ModelSetError, match="none of the UNet's 2 attention layers"):
-        install_attention(unet)
-    other = copy.deepcopy(unet)
-    other.down_blocks[0].attention = Attention(8, heads=2, dim_head=4)
-    with pytest.raises(ModelSetError, match=r"down_blocks\.0\.attention"):
-        install_attention(other)

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from farm.backbones.map_cache import MapCache, Maps, maps_digest
+from farm.backbones.map_cache import MapCache, Maps, StateCache, maps_digest
 
 ENTRY_BYTES = 2 * (2 * 4 * 3) * 4
 
@@ -21,7 +21,9 @@ def test_equal_inputs_have_equal_names_and_any_change_another() -> None:
     name = maps_digest(latents, 7, embeds)
     assert name == maps_digest(latents.clone(), 7, embeds.clone())
     others = [(moved, 7, embeds), (latents, 8, embeds), (latents, 7, said)]
-    assert len({name, *(maps_digest(*other) for other in others)}) == 4
+    values = maps_digest(latents, 7, embeds, embeds)
+    alone = maps_digest(latents, 7, embeds, label="alone")
+    assert len({name, values, alone, *(maps_digest(*other) for other in others)}) == 6
 
 
 def test_the_least_recently_used_go_first() -> None:
@@ -68,3 +70,17 @@ def test_threads_may_share_it() -> None:
     assert all(not f.any() for f in found)
     assert (len(cache), cache.bytes) == (3, 3 * ENTRY_BYTES)
     assert cache.hits + cache.misses == 400
+
+
+def test_states_are_measured_by_their_queries_and_keys() -> None:
+    cache = StateCache(1000)
+    layer = (torch.zeros(2, 4, 3), torch.zeros(2, 5, 3))
+    cache.put(b"a", {"one": layer, "two": layer})
+    assert cache.describe() == {
+        "entries": 1,
+        "bytes": 2 * (2 * 4 * 3 + 2 * 5 * 3) * 4,
+        "hits": 0,
+        "misses": 0,
+    }
+    cache.put(b"b", {"one": layer, "two": layer, "three": layer})
+    assert cache.get(b"a") is None  # 648 bytes and 432 have no room beside each other

@@ -4,7 +4,6 @@ from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 
-from farm.adapters.attention import AttentionControl
 from farm.backbones.stable_diffusion import NoisePredictor
 from farm.errors import ModelSetError
 from tests.tiny import TOKENS, WIDTH, tiny_autoencoder, tiny_spec, tiny_unet
@@ -57,12 +56,9 @@ def test_it_is_frozen_and_stays_in_eval_mode() -> None:
 
 
 def test_a_map_size_that_no_layer_has_is_an_error() -> None:
-    latents, embeds = inputs()
     spec = tiny_spec().model_copy(update={"map_size": 5})
     with pytest.raises(ModelSetError, match="5x5 queries"):
-        NoisePredictor(tiny_unet(), spec)(
-            latents, TIMESTEPS, embeds, AttentionControl(record_pixels=25)
-        )
+        NoisePredictor(tiny_unet(), spec)
 
 
 def test_latents_are_the_scaled_mean_of_the_posterior() -> None:

@@ -79,3 +79,10 @@ def test_without_pixels_there_is_no_psnr():
     value = psnr(torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4), mask)
     assert value[0].isnan()
     assert value[1] == 0
+
+
+def test_gradient():
+    first, second = (rand(2, 3, 4, 4, seed=s).double() for s in (0, 1))
+    mask = rand(2, 1, 4, 4, seed=2).double()
+    first.requires_grad_()
+    assert torch.autograd.gradcheck(lambda image: psnr(image, second, mask), first)

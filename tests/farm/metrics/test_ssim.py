@@ -74,3 +74,10 @@ def test_a_mask_is_blind_beyond_the_window():
     mask[..., :15] = 1  # five pixels short of what differs
     torch.testing.assert_close(ssim(first, second, mask), torch.ones(1))
     assert ssim(first, second, 1 - mask).item() < 0.5
+
+
+def test_gradient():
+    first, second = (rand(1, 1, 7, 7, seed=s).double() for s in (0, 1))
+    mask = rand(1, 1, 7, 7, seed=2).double()
+    first.requires_grad_()
+    assert torch.autograd.gradcheck(lambda image: ssim(image, second, mask), first)

@@ -2,29 +2,18 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 
 from farm.storage.local import LocalStore
 from farm.storage.s3 import S3Store
 from farm.storage.store import Store
-from tests.farm.storage.servers import WireToMoto, running
-
-BUCKET = "farm"
+from tests.farm.storage.servers import BUCKET, WireToMoto, running_with_bucket
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[tuple[WireToMoto, str]]:
     wire = WireToMoto()
-    with pytest.MonkeyPatch.context() as environment, running(wire) as endpoint:
-        environment.setenv("AWS_ACCESS_KEY_ID", "nobody")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
-            environment.delenv(name, raising=False)
-        boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(
-            Bucket=BUCKET
-        )
+    with running_with_bucket(wire) as endpoint:
         yield wire, endpoint
 
 

@@ -5,12 +5,16 @@ from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from typing import Any
 
+import boto3
+import pytest
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
     create_backend_app,
 )
 from werkzeug.serving import make_server
+
+BUCKET = "farm"
 
 Environ = dict[str, Any]
 Fault = Callable[["WireToMoto", Environ, Callable], Iterable[bytes]]
@@ -74,3 +78,18 @@ def running(wire: WireToMoto):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def running_with_bucket(wire: WireToMoto):
+    """The endpoint of a server with `BUCKET`, for which this environment has credentials."""
+    with pytest.MonkeyPatch.context() as environment, running(wire) as endpoint:
+        environment.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+            environment.delenv(name, raising=False)
+        boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(
+            Bucket=BUCKET
+        )
+        yield endpoint

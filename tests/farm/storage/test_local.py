@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from farm.errors import StoreError
+from farm.storage.commits import commit
 from farm.storage.local import LocalStore
 from farm.storage.store import UnusableStoreError, check_writable
 
@@ -75,6 +76,79 @@ def test_a_reader_sees_the_old_or_the_new(local_store):
         writes = pool.submit(lambda: [local_store.put("k", d) for d in (new, old) * 20])
         while not writes.done():
             assert local_store.get("k") in {old, new}
+
+
+@pytest.fixture
+def disk_log(monkeypatch):
+    """What becomes durable and what becomes visible, in order, by path."""
+    log: list[tuple[str, Path]] = []
+    fsync, link, replace = os.fsync, Path.hardlink_to, Path.replace
+
+    def logged_fsync(descriptor):
+        log.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def logged_link(path, target):
+        link(path, target)
+        log.append(("appear", path))
+
+    def logged_replace(path, target):
+        replace(path, target)
+        log.append(("appear", target))
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(Path, "hardlink_to", logged_link)
+    monkeypatch.setattr(Path, "replace", logged_replace)
+    return log
+
+
+@pytest.mark.parametrize("method", ["put", "put_if_absent", "put_if_match"])
+def test_data_is_on_disk_before_its_name_shows_and_the_name_before_we_return(
+    local_store, disk_log, method
+):
+    arguments = (local_store.put("a/b/c", b"old"),) if method == "put_if_match" else ()
+    disk_log.clear()
+    assert getattr(local_store, method)("a/b/c", b"new", *arguments) is not None
+    path = local_store.root / "a/b/c"
+    appeared = disk_log.index(("appear", path))
+    before, after = disk_log[:appeared], disk_log[appeared + 1 :]
+    assert [p.parent.name for kind, p in before if p.parent.name == ".tmp"] == [".tmp"]
+    assert ("sync", path.parent) in after
+    if method != "put_if_match":  # the directories were new, so their names must last as well
+        new_names_in = {path.parent, path.parent.parent, local_store.root, local_store.root.parent}
+        assert {p for _, p in disk_log} >= new_names_in
+
+
+def test_a_commit_is_on_disk_only_after_its_files_and_before_it_is_said(local_store, disk_log):
+    commit(local_store, "t/e", "a" * 32, {"one": b"1", "two": b"2"})
+    shown = [path for kind, path in disk_log if kind == "appear"]
+    assert [path.name for path in shown] == ["one", "two", "COMMIT.json"]
+    times = [*(disk_log.index(("appear", path)) for path in shown), len(disk_log)]
+    for path, now, next_one in zip(shown, times, times[1:], strict=False):
+        assert ("sync", path.parent) in disk_log[now:next_one]
+
+
+def test_a_disk_that_fails_to_flush_is_an_error_and_nothing_shows(local_store, monkeypatch):
+    def fail(_descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="Input/output error"):
+        local_store.put_if_absent("a", b"1")
+    assert not local_store.exists("a")
+
+
+def test_a_file_system_that_cannot_flush_directories_is_used_all_the_same(local_store, monkeypatch):
+    fsync = os.fsync
+
+    def refuse(descriptor):
+        if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir():
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert local_store.put_if_absent("a/b", b"1") is not None
+    assert local_store.get("a/b") == b"1"
 
 
 def test_without_hard_links_create_if_absent_still_holds(local_store, monkeypatch):

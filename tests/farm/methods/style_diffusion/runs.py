@@ -46,9 +46,8 @@ def inverted(
     *,
     seed: int = 0,
     checkpoint: InversionState | None = None,
+    source: str = SOURCE,
 ) -> tuple[list[Progress], Inversion]:
     tokenizer = tiny_tokenizer()
-    source, uncond = tokenizer.encode(SOURCE), tokenizer.encode("")
-    return finish(
-        invert(picture(), source, uncond, client, config, seed=seed, checkpoint=checkpoint)
-    )
+    texts = tokenizer.encode(source), tokenizer.encode("")
+    return finish(invert(picture(), *texts, client, config, seed=seed, checkpoint=checkpoint))

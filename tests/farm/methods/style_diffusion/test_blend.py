@@ -1,6 +1,6 @@
 import torch
 
-from farm.methods.style_diffusion.blend import blend, blend_active, region, widen
+from farm.methods.style_diffusion.blend import blend, blend_active, region, shield, widen
 
 
 def test_a_single_bright_place_becomes_its_neighbourhood():
@@ -52,3 +52,24 @@ def test_blending_begins_with_the_seventh_of_thirty_steps():
     assert active.index(True) == 6
     assert all(active[6:])
     assert not any(blend_active(n, 30, 1.0) for n in range(30))
+
+
+CHANGE = torch.tensor([[[1.0, 0.9, 0.8], [0.5, 0.5, 0.4], [0.35, 0.1, 0.1]]])
+
+
+def test_a_word_that_stays_elsewhere_shields_where_it_outweighs_the_change():
+    stays = torch.tensor([[[[0.0, 0.0, 0.0], [2.1, 1.9, 0.0], [4.0, 1.0, 4.0]]]])
+    # relative to its 4: .525 is above the change's .5, .475 is not, .25 is under the threshold
+    expected = torch.tensor([[[0, 0, 0], [1, 0, 0], [1, 0, 1]]]).bool()
+    assert torch.equal(shield(CHANGE, stays, 0.3), expected)
+    mask = region(CHANGE, 0.3, 3, expected)
+    assert torch.equal(mask, torch.tensor([[1, 1, 1], [0, 1, 1], [0, 0, 0]]).bool())
+
+
+def test_a_word_of_the_same_object_shields_nothing():
+    same = CHANGE[None] * 3 + 0.01
+    assert not shield(CHANGE, same, 0.0).any()
+
+
+def test_a_row_without_any_attention_shields_nothing():
+    assert not shield(torch.zeros(2, 2, 2), torch.zeros(1, 2, 2, 2), 0.0).any()

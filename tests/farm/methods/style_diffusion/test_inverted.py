@@ -4,7 +4,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from farm.errors import CorruptArtifactError
-from farm.methods.style_diffusion.inverted import Inversion, InversionState
+from farm.methods.style_diffusion.inverted import Inversion, InversionState, fresh_state
 from tests.farm.methods.style_diffusion.runs import CONFIG, inverted, metered_client
 
 
@@ -35,25 +35,26 @@ def test_networks_are_stacked_by_timestep(inversion):
 
 def test_a_state_without_networks_survives(inversion):
     state = inversion.state
-    fresh = InversionState(
+    fresh = fresh_state(
         trajectory=state.trajectory,
         image_tokens=state.image_tokens,
         source_embeds=state.source_embeds,
         uncond_embeds=state.uncond_embeds,
-        latents=state.latents,
+        map_size=4,
     )
     back = InversionState.from_tensors(fresh.to_tensors())
     assert (back.index, back.networks, back.losses) == (0, (), ())
+    assert torch.equal(back.latents, state.trajectory[-1])
 
 
 def test_missing_parts_are_named(inversion):
     tensors = inversion.to_tensors()
-    del tensors["latents"]
-    with pytest.raises(CorruptArtifactError, match="'latents'"):
+    del tensors["chain"]
+    with pytest.raises(CorruptArtifactError, match="'chain'"):
         InversionState.from_tensors(tensors)
 
 
-@pytest.mark.parametrize("name", ["losses", "executed", "trajectory"])
+@pytest.mark.parametrize("name", ["losses", "executed", "trajectory", "chain", "token_maps"])
 def test_contradicting_parts_are_refused(inversion, name):
     tensors = inversion.to_tensors()
     tensors[name] = tensors[name][:-1]
@@ -69,5 +70,5 @@ def test_unreadable_metadata_is_refused(inversion, metadata):
 
 def test_an_unfinished_inversion_is_refused(inversion):
     config = CONFIG.model_copy(update={"num_steps": 5}).model_dump_json()
-    with pytest.raises(CorruptArtifactError, match="4 networks, but 5 timesteps"):
+    with pytest.raises(CorruptArtifactError, match="4 moves, but 5 timesteps"):
         Inversion.from_tensors(inversion.to_tensors(), {"prompt": "a", "config": config})

@@ -48,9 +48,12 @@ def test_both_forms_agree_where_nothing_shifts():
 
 
 def test_replacement_with_other_numbers_of_words_says_both():
-    pair = tokens_of("a dog", "a sitting dog")
-    with pytest.raises(InvalidPromptError, match=r"'a dog' has 2 words and 'a sitting dog' has 3"):
+    pair = tokens_of("a big dog by day", "a dog at night in rain")
+    with pytest.raises(InvalidPromptError) as caught:
         replacement_map(*pair)
+    assert "'a big dog by day' has 5 words and 'a dog at night in rain' has 6" in str(caught.value)
+    assert "('big', 'by', 'day' became 'at', 'night', 'in', 'rain')" in str(caught.value)
+    assert "edit_type 'refine' fits" in str(caught.value)
 
 
 def test_refinement_keeps_equal_words_and_frees_new_ones():

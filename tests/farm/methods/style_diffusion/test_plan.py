@@ -44,6 +44,8 @@ def test_the_target_word_says_what_is_new():
         (EditingConfig(target_words=("cat",)), None, "'cat' is not in the prompt 'a blue dog'"),
         (EditingConfig(equalizer=(("cat", 2.0),)), None, "'cat' is not in"),
         (EditingConfig(cross_windows=(("cat", (0.0, 1.0)),)), None, "'cat' is not in"),
+        (EditingConfig(source_subtract=("dog",)), None, "'dog' is not in the prompt 'a red cat'"),
+        (EditingConfig(target_subtract=("red",)), None, "'red' is not in the prompt 'a blue dog'"),
     ],
 )
 def test_a_word_that_is_not_there_is_an_error(config, target_word, message):
@@ -57,6 +59,42 @@ def test_nothing_to_follow_is_an_error_only_for_the_blend():
         plan_edit(*pair, CONFIG, 4)
     plan = plan_edit(*pair, EditingConfig(local_blend=False), 4)
     assert torch.equal(plan.token_map.mapper, torch.eye(SIZE))
+
+
+def test_words_that_are_weighed_are_followed_where_none_changes():
+    pair = tokens_of("a red cat", "a red cat")
+    plan = plan_edit(*pair, EditingConfig(equalizer=(("red", 3.0),)), 4)
+    assert marked(plan) == [[2], [2]]
+    changed = plan_edit(
+        *tokens_of("a red cat", "a red dog"), EditingConfig(equalizer=(("red", 3.0),)), 4
+    )
+    assert marked(changed) == [[3], [3]]
+
+
+def test_words_to_subtract_are_marked_apart():
+    pair = tokens_of("a red cat", "a blue dog")
+    config = EditingConfig(source_subtract=("red",), target_subtract=("a", "dog"))
+    plan = plan_edit(*pair, config, 4)
+    assert [row.nonzero().flatten().tolist() for row in plan.subtract_tokens] == [[2], [1, 3]]
+    assert torch.equal(plan.word_sets, torch.stack([plan.blend_tokens, plan.subtract_tokens]))
+    assert plan_edit(*pair, CONFIG, 4).word_sets.shape == (1, 2, SIZE)
+
+
+def test_words_that_stay_shield_and_function_words_do_nothing():
+    pair = tokens_of("a red cat in snow", "a red cat on sand")
+    config = EditingConfig(shield_kept=True)
+    plan = plan_edit(*pair, config, 4)
+    assert marked(plan) == [[5], [5]]  # snow and sand; not in and on
+    kept = [[row.nonzero().flatten().tolist() for row in marks] for marks in plan.kept_tokens]
+    assert kept == [[[2], [2]], [[3], [3]]]  # red and cat; not a
+    assert torch.equal(plan.word_sets, torch.stack([plan.blend_tokens, *plan.kept_tokens]))
+    assert marked(plan_edit(*pair, EditingConfig(), 4)) == [[4, 5], [4, 5]]
+    assert plan_edit(*pair, EditingConfig(shield_kept=True, local_blend=False), 4).kept_tokens == ()
+
+
+def test_a_function_word_is_followed_where_nothing_else_changes():
+    pair = tokens_of("a cat in snow", "a cat on snow")
+    assert marked(plan_edit(*pair, EditingConfig(shield_kept=True), 4)) == [[3], [3]]
 
 
 def test_the_edit_type_follows_from_the_numbers_of_words():
@@ -85,7 +123,7 @@ def test_reference_reaches_the_mapper():
 
 def test_windows_and_weights_of_words():
     config = EditingConfig(
-        tau_c=0.5, cross_windows=(("dog", (0.25, 1.0)),), equalizer=(("dog", 3.0),)
+        tau_c=(0.0, 0.5), cross_windows=(("dog", (0.25, 1.0)),), equalizer=(("dog", 3.0),)
     )
     plan = plan_prompts(PieceTokenizer(), "a cat", "a dog", config, 3)
     assert plan.cross_alpha[:, 1].tolist() == [1, 1, 0, 0]

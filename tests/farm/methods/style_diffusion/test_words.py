@@ -3,10 +3,15 @@ from pathlib import Path
 import pytest
 
 import farm.zoo.weights
-from farm.backbones.tokenizer import PromptTokenizer
+from farm.backbones.tokenizer import PromptTokenizer, PromptTokens
 from farm.errors import InvalidPromptError, UnknownWordError
-from farm.methods.style_diffusion.words import changed_words, find_words, word_positions
-from tests.farm.methods.style_diffusion.prompts import PieceTokens, tokens_of
+from farm.methods.style_diffusion.words import (
+    changed_words,
+    find_words,
+    kept_content,
+    word_positions,
+)
+from tests.farm.methods.style_diffusion.prompts import tokens_of
 
 
 def test_each_word_has_its_pieces():
@@ -58,9 +63,14 @@ def test_an_unknown_word_is_answered_with_the_words_there_are(word):
 
 
 def test_pieces_that_cross_words_are_refused():
-    tokens = PieceTokens("ab cd", (0, 2, 3, 1), ("abc", "d"))
+    tokens = PromptTokens("ab cd", (0, 2, 3, 1), ("abc", "d"))
     with pytest.raises(InvalidPromptError, match="'ab'"):
         word_positions(tokens)
+
+
+def test_words_that_stay_are_paired_across_prompts_of_different_length():
+    source, target = tokens_of("a cat on sand", "a big cat on sand")
+    assert kept_content(source, target) == [([2], [3]), ([4], [5])]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,207 @@
+"""Generation scale by scale, with guidance and with a source to keep (spec §2.7, §5.7)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from farm.backbones.infinity.attention import Tokens
+from farm.backbones.infinity.cache import new_cache
+from farm.backbones.infinity.quantiser import codes_of, next_inputs, resize, to_cells
+from farm.backbones.infinity.sampling import Filter, KeyedNoise, draw, probabilities
+from farm.backbones.infinity.schedules import Schedule
+from farm.backbones.infinity.transformer import (
+    PLAIN,
+    Conditioning,
+    Infinity,
+    Logits,
+    PassOptions,
+)
+from farm.errors import InvalidRequestError
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance.
+
+    Attributes:
+        uncond: the other text; None: no guidance.
+        strength: s of every scale, 1 = the text alone.
+        temperature: by which logits are divided, of every scale.
+        insertion: 0 mixes logits, s·cond + (1 - s)·uncond; -m mixes the tokens after the m-th
+            block from the end.
+    """
+
+    uncond: Conditioning | None
+    strength: Float[Tensor, "batch scales"]
+    temperature: Float[Tensor, "batch scales"]
+    insertion: int = 0
+
+
+@dataclass(frozen=True)
+class Keep:
+    """A source to keep: `E_k = w S_k + (1 - w) G_k` at every scale, in codes of the last grid.
+
+    Attributes:
+        bits: the source's, of every scale.
+        weight: w, 1 = the source, 0 = what is generated.
+    """
+
+    bits: Sequence[Tensor]
+    weight: Float[Tensor, "batch 1 height width"]
+
+
+@dataclass(frozen=True)
+class ScaleStep:
+    """One scale.
+
+    Attributes:
+        logits: after guidance and temperature.
+        bits: as drawn, before anything of a source is kept.
+        codes: sum so far, at the last latent grid.
+    """
+
+    logits: Logits
+    bits: Bool[Tensor, "batch tokens token_bits"]
+    codes: Float[Tensor, "batch bits height width"]
+
+
+@torch.no_grad()
+def generate(
+    transformer: Infinity,
+    given: Conditioning,
+    schedule: Schedule,
+    guidance: Guidance,
+    rule: Filter,
+    noise: KeyedNoise | None,
+    *,
+    keep: Keep | None = None,
+    options: PassOptions = PLAIN,
+) -> Iterator[ScaleStep]:
+    """Scale after scale; the last step's codes are the picture.
+
+    Args:
+        transformer: the model.
+        given: the text.
+        schedule: the scales.
+        guidance: how strongly the text counts.
+        rule: which values may be drawn.
+        noise: to draw with; None takes the likelier value.
+        keep: what of a source stays.
+        options: of every pass.
+    """
+    text = given if guidance.uncond is None else joined(given, guidance.uncond)
+    options = _guided_options(transformer, guidance, options)
+    cache = new_cache(schedule, transformer.config.depth)
+    total, inputs = None, None
+    for scale in range(schedule.num_scales):
+        if guidance.uncond is not None and inputs is not None:
+            inputs = inputs.repeat(2, 1, 1)
+        step_options = _at_scale(options, guidance, scale)
+        logits = transformer.next_scale(text, inputs, scale, schedule, cache, step_options)
+        logits = _guided(logits, guidance, scale)
+        bits = _drawn(logits, rule, noise)
+        cells = to_cells(bits, schedule.grids[scale], schedule.cell)
+        codes = resize(codes_of(cells), schedule.latent_size)
+        if keep is not None:
+            source = resize(codes_of(keep.bits[scale]), schedule.latent_size)
+            codes = keep.weight * source + (1 - keep.weight) * codes
+        total = codes if total is None else total + codes
+        yield ScaleStep(logits, bits, total)
+        if scale + 1 < schedule.num_scales:
+            inputs = next_inputs(total, schedule, scale + 1)
+
+
+def joined(first: Conditioning, second: Conditioning) -> Conditioning:
+    """Two batches as one; the shorter texts are filled up with rows that do not count."""
+    lengths = [given.text[0][0].shape[2] for given in (first, second)]
+    most = max(lengths)
+    filled = [_filled(given, most) for given in (first, second)]
+    text = tuple(
+        (torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]]))
+        for a, b in zip(filled[0].text, filled[1].text, strict=True)
+    )
+    present = None
+    if any(given.present is not None for given in filled):
+        masks = [_present(given, most) for given in filled]
+        present = torch.cat(masks)
+    return Conditioning(
+        pooled=torch.cat([first.pooled, second.pooled]),
+        modulation=torch.cat([first.modulation, second.modulation]),
+        text=text,
+        present=present,
+    )
+
+
+def _filled(given: Conditioning, rows: int) -> Conditioning:
+    missing = rows - given.text[0][0].shape[2]
+    if missing == 0:
+        return given
+    present = torch.nn.functional.pad(_present(given, rows - missing), (0, missing), value=False)
+    text = tuple(
+        (
+            torch.nn.functional.pad(key, (0, 0, 0, missing)),
+            torch.nn.functional.pad(value, (0, 0, 0, missing)),
+        )
+        for key, value in given.text
+    )
+    return replace(given, text=text, present=present)
+
+
+def _present(given: Conditioning, rows: int) -> Bool[Tensor, "batch rows"]:
+    if given.present is not None:
+        return given.present
+    return torch.ones(len(given.pooled), rows, dtype=torch.bool, device=given.pooled.device)
+
+
+def _guided_options(transformer: Infinity, guidance: Guidance, options: PassOptions) -> PassOptions:
+    depth = transformer.config.depth
+    if guidance.insertion > 0 or depth + guidance.insertion < 1:
+        raise InvalidRequestError(
+            f"found the insertion {guidance.insertion}, expected 0 (logits) or -1 to "
+            f"{1 - depth} (a block from the end): change cfg_insertion"
+        )
+    if guidance.uncond is None or options.lora is None:
+        return options
+    return replace(options, lora=options.lora.repeated(2))
+
+
+def _at_scale(options: PassOptions, guidance: Guidance, scale: int) -> PassOptions:
+    """Adds the mixing of tokens where guidance is inserted at a block."""
+    if guidance.uncond is None or guidance.insertion == 0:
+        return options
+    strength = guidance.strength[:, scale, None, None]
+    mixed_after = len(guidance.uncond.text) + guidance.insertion
+
+    def mix(block: int, x: Tokens) -> Tokens:
+        if block != mixed_after:
+            return x
+        cond, uncond = x.chunk(2)
+        return (strength * cond + (1 - strength) * uncond).repeat(2, 1, 1)
+
+    return replace(options, after_block=mix)
+
+
+def _guided(
+    logits: Float[Tensor, "branches tokens two_bits"], guidance: Guidance, scale: int
+) -> Logits:
+    temperature = guidance.temperature[:, scale, None, None]
+    if guidance.uncond is None:
+        return logits / temperature
+    cond, uncond = logits.chunk(2)
+    if guidance.insertion != 0:
+        return cond / temperature
+    strength = guidance.strength[:, scale, None, None]
+    return strength * (cond / temperature) + (1 - strength) * (uncond / temperature)
+
+
+def _drawn(
+    logits: Logits, rule: Filter, noise: KeyedNoise | None
+) -> Bool[Tensor, "batch tokens token_bits"]:
+    pairs = logits.unflatten(-1, (-1, 2))
+    if noise is None or rule.top_k == 1:
+        return pairs[..., 1] > pairs[..., 0]
+    each = noise.draw(pairs.shape[1] * pairs.shape[2], logits.device)
+    return draw(probabilities(pairs, rule), each.view(pairs.shape))

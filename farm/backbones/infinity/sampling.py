@@ -1,0 +1,55 @@
+"""From logits to bits: two classes a bit, filtered, drawn by noise that is given (spec §2.7)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+BitLogits = Float[Tensor, "*batch 2"]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which values of a bit may be drawn.
+
+    Attributes:
+        top_k: 1 takes the likelier value always; with two values anything else changes nothing.
+        top_p: a value is dropped if its probability is at most 1 - top_p; 0 drops none.
+    """
+
+    top_k: int = 0
+    top_p: float = 0.0
+
+
+def probabilities(logits: BitLogits, rule: Filter) -> BitLogits:
+    """Probabilities of the two values of each bit after filtering; they sum to one."""
+    chances = logits.float().softmax(-1)
+    if rule.top_k == 1:
+        allowed = chances >= chances.amax(-1, keepdim=True)
+        chances = chances * allowed
+    if rule.top_p > 0:
+        # ascending cumulative probability: the smaller is dropped by itself, the larger never
+        smaller = chances < chances.amax(-1, keepdim=True)
+        chances = chances.masked_fill(smaller & (chances <= 1 - rule.top_p), 0)
+    return chances / chances.sum(-1, keepdim=True)
+
+
+def draw(chances: BitLogits, noise: Float[Tensor, "*batch 2"]) -> Bool[Tensor, "*batch"]:
+    """One draw for each bit: the largest of p / e with e exponential noise, as torch draws."""
+    return (chances / noise).argmax(-1) == 1
+
+
+class KeyedNoise:
+    """Exponential noise of a batch, each item's from its own seed, drawn on the CPU.
+
+    So a sample is the same alone or in a batch and on every kind of device, up to rounding.
+    """
+
+    def __init__(self, seeds: list[int]) -> None:
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def draw(self, count: int, device: torch.device) -> Float[Tensor, "batch {count} 2"]:
+        """The next `count` pairs of each item."""
+        rows = [torch.empty(count, 2).exponential_(1, generator=g) for g in self._generators]
+        return torch.stack(rows).to(device)

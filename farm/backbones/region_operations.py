@@ -1,0 +1,111 @@
+"""Operations of Learnable Regions: pure, batched, named (`farm.regions` asks them)."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from farm.backbones.networks import Networks
+from farm.backbones.region_networks import RegionNetworks
+from farm.calls import Batch, Operation, Static, Tensors
+from farm.losses.views import apply_views
+
+
+def features(networks: Networks, tensors: Tensors, static: Static) -> Batch:
+    """DINO's [CLS] attention to cells, and their tokens, or keys with static `keys`."""
+    dino = _networks(networks).dino
+    image = tensors["image"]
+    with torch.no_grad():
+        found = dino(image, normalise=not static.get("raw", False))
+    grid = (image.shape[-2] // dino.patch, image.shape[-1] // dino.patch)
+    chosen = found.keys if static.get("keys", False) else found.tokens
+    return Batch(
+        {
+            "attention": found.attention[..., 1:].unflatten(-1, grid),
+            "features": chosen[:, 1:],
+        },
+        {"dino_forward": 1},
+    )
+
+
+def embed_text(networks: Networks, tensors: Tensors, static: Static) -> Batch:
+    """Projected text embedding of padded token `ids`."""
+    del static
+    with torch.no_grad():
+        embeds = _networks(networks).scorer.embed_text(tensors["ids"])
+    return Batch({"embed": embeds}, {"scorer_text_forward": 1})
+
+
+def image(networks: Networks, tensors: Tensors, static: Static) -> Batch:
+    """Projected embedding of `image` times `scale`, and tokens of static `layer`."""
+    scorer = _networks(networks).scorer
+    with torch.no_grad():
+        found = scorer(scorer.resized(_scaled(tensors)))
+    tokens = found.last if static.get("layer") == "last" else found.before_last
+    return Batch({"embed": found.embeds, "tokens": tokens}, {"scorer_forward": 1})
+
+
+def views(networks: Networks, tensors: Tensors, static: Static) -> Batch:
+    """Projected embeddings of each of `views` of `image` times `scale`."""
+    del static
+    scorer = _networks(networks).scorer
+    rows = tensors["views"]
+    with torch.no_grad():
+        seen = apply_views(_scaled(tensors), rows, scorer.size)
+        embeds = scorer(seen.flatten(0, 1)).embeds.unflatten(0, rows.shape[:2])
+    return Batch({"embeds": embeds}, {"scorer_forward": rows.shape[1]})
+
+
+def relevance(networks: Networks, tensors: Tensors, static: Static) -> Batch:
+    """How much each patch makes the embedding point along `direction`."""
+    del static
+    scorer = _networks(networks).scorer
+    found = scorer.relevance(scorer.resized(tensors["image"]), tensors["direction"])
+    return Batch({"relevance": found.detach()}, {"scorer_forward": 1, "scorer_backward": 1})
+
+
+def inpainting_step(networks: Networks, tensors: Tensors, static: Static) -> Batch:
+    """Latents after a DDIM step; each item has its own timestep, levels, prompt, hole and scale.
+
+    With `uncond_embeds` two forwards an item, under guidance; without, one.
+    """
+    del static
+    guided = "uncond_embeds" in tensors
+    names = ("latents", "timestep", "embeds", "mask", "left")
+    latents, timestep, embeds, mask, left = (tensors[name] for name in names)
+    predict = _networks(networks).inpainter
+    with torch.no_grad():
+        if guided:
+            both = torch.cat([tensors["uncond_embeds"], embeds])
+            uncond, cond = predict(
+                *(torch.cat([t, t]) for t in (latents, timestep)),
+                both,
+                *(torch.cat([t, t]) for t in (mask, left)),
+            ).chunk(2)
+            noise = uncond + tensors["guidance_scale"].view(-1, 1, 1, 1) * (cond - uncond)
+        else:
+            noise = predict(latents, timestep, embeds, mask, left)
+        alpha, alpha_to = (tensors[n].view(-1, 1, 1, 1) for n in ("alpha", "alpha_prev"))
+        clean = (latents - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+        moved = alpha_to.sqrt() * clean + (1 - alpha_to).sqrt() * noise
+    return Batch({"latents": moved}, {"unet_forward": 2 if guided else 1})
+
+
+REGION_OPERATIONS: Mapping[str, Operation] = {
+    "dino.features": features,
+    "scorer.embed_text": embed_text,
+    "scorer.image": image,
+    "scorer.views": views,
+    "scorer.relevance": relevance,
+    "inpainting.step": inpainting_step,
+}
+
+
+def _networks(networks: Networks) -> RegionNetworks:
+    assert networks.regions is not None, "a host without these networks has not these operations"
+    return networks.regions
+
+
+def _scaled(tensors: Tensors) -> Float[Tensor, "batch 3 height width"]:
+    return tensors["image"] * tensors["scale"].view(-1, 1, 1, 1)

@@ -1,0 +1,86 @@
+"""Losses of training steps and the gradient of their one trained input (StyleDiffusion spec §6)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from farm.adapters.attention import AttentionControl
+from farm.backbones.networks import Networks
+from farm.backbones.recording import PassInputs, recorded_maps
+from farm.calls import Batch, Static, Tensors
+from farm.losses.attention import attention_loss
+from farm.losses.latents import latent_loss
+
+Latents = Float[Tensor, "batch channels height width"]
+
+
+def value_loss(networks: Networks, tensors: Tensors, static: Static) -> Batch:
+    """Loss of a training step of the value input and its gradient.
+
+    `mean((z' - target)²) + attention_weight · Σ mean((A - A_target)²)` with z' the guided DDIM
+    move; static `attention` says whether the second term is there at all.
+    """
+    uses_maps = bool(static.get("attention", True))
+    embeds, lacking = tensors["embeds"], list[int]()
+    targets: tuple[Tensor, ...] = ()
+    if uses_maps:
+        maps = PassInputs(
+            tensors["map_latents"],
+            tensors["map_timestep"],
+            embeds,
+            alone=bool(static.get("alone", False)),
+        )
+        targets, lacking = recorded_maps(networks, maps)
+    with torch.enable_grad():  # a near caller is inside an autograd function, where grad is off
+        values = tensors["value_embeds"].detach().requires_grad_()
+        control = AttentionControl(
+            value_embeds=values,
+            record_pixels=networks.spec.map_size**2 if uses_maps else None,
+        )
+        cond = networks.unet(tensors["latents"], tensors["timestep"], embeds, control)
+        moved = _move(tensors, tensors["noise_uncond"], cond, tensors["guidance_scale"])
+        near = latent_loss(moved, tensors["target_latents"])
+        far = attention_loss(control.maps, targets) if uses_maps else torch.zeros_like(near)
+        loss = near + tensors["attention_weight"] * far
+        (gradient,) = torch.autograd.grad(loss.sum(), values)
+    results = {
+        "loss": loss,
+        "latent_loss": near,
+        "attention_loss": far,
+        "grad_value_embeds": gradient,
+    }
+    return Batch(
+        {name: tensor.detach() for name, tensor in results.items()},
+        {"unet_forward": 1, "unet_backward": 1},
+        [{"unet_forward": passes} for passes in lacking],
+    )
+
+
+def context_loss(networks: Networks, tensors: Tensors, static: Static) -> Batch:
+    """Loss of a training step of one branch's embeddings, keys and values alike, and its gradient.
+
+    The guided noise is `(1 - weight) · other_noise + weight · e(embeds)`: null-text inversion
+    trains the branch without the prompt (weight 1 - guidance), text inversion the prompted one
+    (weight = guidance). The loss is `mean((z' - target)²)`.
+    """
+    del static
+    with torch.enable_grad():  # see value_loss
+        embeds = tensors["embeds"].detach().requires_grad_()
+        own = networks.unet(tensors["latents"], tensors["timestep"], embeds)
+        moved = _move(tensors, tensors["other_noise"], own, tensors["weight"])
+        loss = latent_loss(moved, tensors["target_latents"])
+        (gradient,) = torch.autograd.grad(loss.sum(), embeds)
+    results = {"loss": loss.detach(), "grad_embeds": gradient}
+    return Batch(results, {"unet_forward": 1, "unet_backward": 1})
+
+
+def _move(
+    tensors: Tensors, other: Latents, own: Latents, scale: Float[Tensor, " batch"]
+) -> Latents:
+    """The DDIM move under guidance; every sample has its own scale and noise levels."""
+    weight, alpha, alpha_to = (
+        values.view(-1, 1, 1, 1) for values in (scale, tensors["alpha"], tensors["alpha_prev"])
+    )
+    guided = other + weight * (own - other)
+    clean = (tensors["latents"] - (1 - alpha).sqrt() * guided) / alpha.sqrt()
+    return alpha_to.sqrt() * clean + (1 - alpha_to).sqrt() * guided

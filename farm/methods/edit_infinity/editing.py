@@ -1,0 +1,145 @@
+"""Stage: the edited picture, generated scale by scale with the source kept by weight (§5.7)."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from farm.masks import dilate, feather
+from farm.methods.edit_infinity.client import Adapters, EditQuery, InfinityClient
+from farm.methods.edit_infinity.codes import SourceCodes
+from farm.methods.edit_infinity.config import EditingConfig
+from farm.methods.edit_infinity.framing import Frame, unfit
+from farm.methods.edit_infinity.region import EditRegion
+from farm.progress import Progress
+
+STAGE = "edit_infinity.editing"
+
+Rows = Float[Tensor, "rows text_width"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an edit leads to.
+
+    Attributes:
+        text: rows of the target prompt; with the instruction and the learned rows where those are
+            used.
+        adapters: of the source, where they are used.
+        negative: rows that guidance leads away from; None: no text.
+    """
+
+    text: Rows
+    adapters: Adapters | None = None
+    negative: Float[Tensor, "other_rows text_width"] | None = None
+
+
+@dataclass(frozen=True)
+class EditOutput:
+    """What an edit gives.
+
+    Attributes:
+        image: the edited picture of the layout's size, in [0, 1].
+        mask: where it may differ from the source at all, 0 or 1.
+        figures: plain numbers about this edit.
+    """
+
+    image: Float[Tensor, "3 image_height image_width"]
+    mask: Float[Tensor, "1 image_height image_width"]
+    figures: dict[str, float]
+
+
+def edit(
+    codes: SourceCodes,
+    target: Target,
+    region: EditRegion,
+    client: InfinityClient,
+    config: EditingConfig,
+    *,
+    seed: int,
+) -> Generator[Progress, None, EditOutput]:
+    """Generate the target and keep of the source what the region says.
+
+    Costs the work of one forward pass, of two with guidance, and a decoding.
+
+    Args:
+        codes: the source.
+        target: what to make.
+        region: where.
+        client: the frozen model.
+        config: numbers.
+        seed: of the draws.
+    """
+    layout = client.model.schedule(codes.layout)
+    query = EditQuery(
+        text=target.text,
+        bits=codes.bits,
+        weight=region.weight,
+        guidance=(config.guidance,) * layout.num_scales,
+        temperature=(config.tau,) * layout.num_scales,
+        seed=seed,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        insertion=config.cfg_insertion,
+        adapters=target.adapters,
+        negative=target.negative,
+    )
+    image, bits = client.edit(query, layout)
+    yield Progress(STAGE, 1, 1)
+    changed = (_bits(bits) != _bits(codes.bits)).float().mean().item()
+    return _output(codes, image, region, {"changed_bits": changed})
+
+
+def keep_source(codes: SourceCodes, region: EditRegion) -> EditOutput:
+    """What is given where the attention map alone is asked for: the source's own bits."""
+    return _output(codes, codes.image, region, {"changed_bits": 0.0})
+
+
+def restored(
+    output: EditOutput,
+    original: Float[Tensor, "3 height width"],
+    frame: Frame,
+    *,
+    paste_back: bool,
+    stride: int,
+) -> Float[Tensor, "3 height width"]:
+    """The edited picture in the original, at the original's resolution.
+
+    Args:
+        output: of `edit`.
+        original: as handed in.
+        frame: what of it the layout shows.
+        paste_back: keep the original's own pixels where the source was to stay whole (D9); a soft
+            border of a latent cell hides what the autoencoder alone changes there.
+        stride: pixels per latent cell.
+    """
+    if not paste_back:
+        return unfit(output.image, original, frame)
+    border = max(1, stride // 2)
+    mask = feather(dilate(output.mask, border), border)
+    return unfit(output.image, original, frame, mask)
+
+
+def _output(
+    codes: SourceCodes,
+    image: Float[Tensor, "3 image_height image_width"],
+    region: EditRegion,
+    figures: dict[str, float],
+) -> EditOutput:
+    size = tuple(image.shape[-2:])
+    touched = (region.weight < 1).float()
+    mask = F.interpolate(touched[None, None], size=size)[0]
+    figures = figures | {
+        "mask_share": region.cells.float().mean().item(),
+        "kept_weight": region.weight.mean().item(),
+        "change": (image - codes.image).square().mean().sqrt().item(),
+    }
+    return EditOutput(image, mask, figures)
+
+
+def _bits(packed: Tensor) -> Tensor:
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8)
+    return (packed[:, None] >> shifts) & 1

@@ -1,0 +1,124 @@
+"""Which latent cells are to change: by a mask that is given, or by a word's attention (§5.6)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from farm.errors import EditFailedError, InvalidImageError
+from farm.methods.edit_infinity.config import EditingConfig
+from farm.methods.edit_infinity.framing import Frame, fit
+from farm.methods.edit_infinity.needs import Layout
+from farm.methods.edit_infinity.smoothing import (
+    above_threshold,
+    cells_of,
+    is_large,
+    plotted,
+    ramp_unit,
+    released_cells_of,
+    weights,
+)
+
+_COARSE = 4
+_LARGE = 6
+
+
+@dataclass(frozen=True)
+class EditRegion:
+    """Where an edit may change a picture.
+
+    Attributes:
+        cells: latent cells to change.
+        weight: 1 where the source stays, 0 where the target comes.
+    """
+
+    cells: Bool[Tensor, "height width"]
+    weight: Float[Tensor, "height width"]
+
+
+def whole(layout: Layout) -> EditRegion:
+    """Everything may change: plain generation from what the source taught."""
+    size = layout.latent_size
+    return EditRegion(torch.ones(size, dtype=torch.bool), torch.zeros(size))
+
+
+def nothing(layout: Layout) -> EditRegion:
+    """Nothing may change."""
+    size = layout.latent_size
+    return EditRegion(torch.zeros(size, dtype=torch.bool), torch.ones(size))
+
+
+def from_mask(
+    mask: Float[Tensor, "1 height width"],
+    frame: Frame,
+    image_size: tuple[int, int],
+    layout: Layout,
+    config: EditingConfig,
+    *,
+    edits: Literal["white", "black"] = "white",
+) -> EditRegion:
+    """The region of a user's mask.
+
+    Args:
+        mask: brightness in [0, 1], of the original's size.
+        frame: what of the original the layout shows.
+        image_size: height and width of the original.
+        layout: whose cells are asked.
+        config: says which kernel.
+        edits: which colour is to change; the border is at half brightness.
+
+    Raises:
+        InvalidImageError: another size than the image's, or nothing to edit in it.
+    """
+    found = tuple(mask.shape[-2:])
+    if found != image_size:
+        raise InvalidImageError(
+            f"the mask has {found[1]} x {found[0]} pixels, the image {image_size[1]} x "
+            f"{image_size[0]}: draw the mask on the image itself"
+        )
+    bright = fit(mask, frame)[0] > 0.5  # above 128 of 255, as released
+    inside = bright if edits == "white" else ~bright
+    if not inside.any():
+        other = "black" if edits == "white" else "white"
+        raise InvalidImageError(
+            f"nothing in the mask is {edits}, which is what is edited: paint the region {edits}, "
+            f"or set mask_edits to {other!r}"
+        )
+    cells = cells_of(inside, *layout.latent_size)
+    if not cells.any():
+        raise InvalidImageError(
+            "the mask's region fills no fifth of any latent cell "
+            f"({layout.latent_size[0]} x {layout.latent_size[1]} of them): paint a larger one"
+        )
+    return _weighted(cells, config, large=is_large(inside))
+
+
+def from_attention(
+    score: Float[Tensor, "height width"], layout: Layout, config: EditingConfig
+) -> EditRegion:
+    """The region where a word's attention exceeds the threshold.
+
+    Raises:
+        EditFailedError: the map is the same everywhere, so that it singles nothing out.
+    """
+    assert tuple(score.shape) == layout.latent_size
+    cells = above_threshold(score, config.threshold)
+    if not cells.any():
+        raise EditFailedError(
+            "the target word's attention is the same everywhere and shows no region: name another "
+            "word, or give a mask"
+        )
+    if config.plotted_mask:
+        picture = plotted(cells)  # D6
+        large = int(released_cells_of(picture, _COARSE, _COARSE).sum()) >= _LARGE
+        return _weighted(released_cells_of(picture, *layout.latent_size), config, large=large)
+    return _weighted(cells, config, large=is_large(cells))
+
+
+def _weighted(
+    cells: Bool[Tensor, "height width"], config: EditingConfig, *, large: bool
+) -> EditRegion:
+    unit = ramp_unit(*cells.shape)
+    return EditRegion(cells, weights(cells, config.kernel, large=large, unit=unit))

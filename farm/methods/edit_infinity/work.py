@@ -1,0 +1,47 @@
+"""What an edit costs, counted before it is done, in the units in which answers count."""
+
+from collections import Counter
+
+from farm.methods.edit_infinity.client import is_guided
+from farm.methods.edit_infinity.config import EditInfinityConfig
+from farm.methods.edit_infinity.plan import ATTENTION, CODES, LORA, PROMPT, EditPlan
+
+EDIT = "edit"
+
+_TEXT, _FORWARD, _BACKWARD = "t5_forward", "infinity_forward", "infinity_backward"
+
+
+def planned_work(plan: EditPlan, config: EditInfinityConfig) -> dict[str, dict[str, int]]:
+    """Units of work of every stage that the plan makes, and of the edit, by name.
+
+    A stage that is in the store costs nothing.
+    """
+    prompt = config.updates(config.prompt.train_textembedding_iter)
+    lora = config.updates(config.lora.train_lora_iter)
+    stages = {
+        CODES: {"bsq_encode": 1, "bsq_decode": 1},
+        PROMPT: {_TEXT: 1, _FORWARD: prompt + 2, _BACKWARD: prompt},
+        LORA: {_TEXT: 1, _FORWARD: lora + 1, _BACKWARD: lora},
+        ATTENTION: {_TEXT: 1, _FORWARD: 1},
+    }
+    planned = {name: _counted(stages[name]) for name in plan.makes}
+    planned[EDIT] = {} if plan.region == "attention" else _edit_work(plan, config)
+    return planned
+
+
+def total_work(planned: dict[str, dict[str, int]]) -> dict[str, int]:
+    """All of it together."""
+    total: Counter[str] = Counter()
+    for units in planned.values():
+        total.update(units)
+    return dict(total)
+
+
+def _edit_work(plan: EditPlan, config: EditInfinityConfig) -> dict[str, int]:
+    texts = 1 if plan.negative is None else 2
+    branches = 2 if is_guided((config.editing.guidance,)) else 1
+    return {_TEXT: texts, _FORWARD: branches, "bsq_decode": 1}
+
+
+def _counted(units: dict[str, int]) -> dict[str, int]:
+    return {name: amount for name, amount in units.items() if amount}

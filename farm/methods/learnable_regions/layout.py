@@ -1,0 +1,94 @@
+"""What stage 2 knows before anything is drawn: where anchors are, and their boxes."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from farm.images import fit_to_model
+from farm.losses.clip import text_direction
+from farm.methods.learnable_regions.analysed import Analysis
+from farm.methods.learnable_regions.analysis import scored_square
+from farm.methods.learnable_regions.anchor_net import RegionFeatures
+from farm.methods.learnable_regions.anchors import (
+    cumulative_mass,
+    mean_attention,
+    pick_anchors,
+    released_anchors,
+    saliency_map,
+    seen_cells,
+)
+from farm.methods.learnable_regions.boxes import cell_boxes, in_original, size_set, square_pixels
+from farm.methods.learnable_regions.config import LearnableRegionsConfig
+from farm.methods.learnable_regions.needs import RegionBackbones
+from farm.methods.learnable_regions.plan import PromptPlan, region_spec
+from farm.methods.learnable_regions.searched import SearchState
+
+
+def lay_out(
+    image: Float[Tensor, "3 height width"],
+    analysis: Analysis,
+    prompts: PromptPlan,
+    client: RegionBackbones,
+    config: LearnableRegionsConfig,
+) -> SearchState:
+    """Anchors and boxes, with an empty table.
+
+    Raises:
+        InvalidPromptError: to CLIP both prompts mean the same.
+        InvalidRequestError: there are more anchors than cells that show the picture.
+    """
+    anchors_config = config.search.anchors
+    spec = region_spec(client.spec)
+    target = client.score_text(prompts.target)
+    direction = text_direction(analysis.text, target)
+    relevance = None
+    if anchors_config.grounding > 0:
+        square, _ = scored_square(image, client, config.analysis)
+        # what makes the picture look like its caption and not like the target is to be replaced
+        relevance = client.relevance(square, -direction)
+    saliency = saliency_map(
+        mean_attention(analysis.attention),
+        relevance,
+        anchors_config.grounding,
+        anchors_config.smoothing,
+    )
+    _, placement = fit_to_model(image, spec.dino_size, mode=config.analysis.fit)
+    count = anchors_config.point_number
+    if config.search.quirks.border_rule:
+        window = int(anchors_config.max_window_size)
+        anchors = released_anchors(cumulative_mass(saliency), count, window)
+    else:
+        allowed = seen_cells(placement, spec.grid)
+        anchors = pick_anchors(saliency, count, anchors_config.distance, allowed)
+    released = anchors_config.box_rule == "released"
+    cells = cell_boxes(
+        anchors,
+        size_set(anchors_config),
+        spec.grid,
+        released=released,
+        mirrored=config.search.quirks.mirrored_boxes,
+    )
+    pixels = square_pixels(cells, spec.grid, spec.dino_size, released=released)
+    boxes = torch.tensor(in_original(pixels.flatten(0, 1), placement)).view(cells.shape)
+    return SearchState(
+        target=target,
+        embeds=client.embed_prompt(prompts.target),
+        uncond_embeds=client.embed_prompt(prompts.empty),
+        saliency=saliency,
+        anchors=anchors,
+        cells=cells,
+        boxes=boxes,
+        table=torch.full(cells.shape[:2], torch.nan),
+    )
+
+
+def region_features(
+    analysis: Analysis, state: SearchState, config: LearnableRegionsConfig
+) -> RegionFeatures:
+    """What AnchorNet sees of a picture with these anchors."""
+    return RegionFeatures(
+        features=analysis.features,
+        saliency=state.saliency,
+        boxes=state.cells,
+        centred=config.search.anchors.box_rule == "centred",
+    )

@@ -1,0 +1,97 @@
+"""What an edit costs, counted before anything is computed."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from farm.methods.learnable_regions.config import LearnableRegionsConfig, SearchConfig
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How many regions are drawn.
+
+    Attributes:
+        table: for the loss table, before sizes are chosen.
+        ranked: chosen ones, drawn as previews because the table lacks them.
+        rungs: (regions, steps) of each rung.
+        prepared: different regions among the last two.
+    """
+
+    table: int
+    ranked: int
+    rungs: tuple[tuple[int, int], ...]
+    prepared: int
+
+
+def trains(config: SearchConfig, *, has_start: bool) -> bool:
+    """Whether AnchorNet is trained on the picture."""
+    if config.chooser != "trained" or config.quirks.no_gradient:
+        return False
+    return config.train or not has_start
+
+
+def needs_table(config: SearchConfig, *, has_start: bool) -> bool:
+    """Whether every anchor is drawn in every size before sizes are chosen."""
+    by_table = config.training.objective != "reinforce"
+    return config.chooser == "argmin" or (trains(config, has_start=has_start) and by_table)
+
+
+def plan_rungs(config: LearnableRegionsConfig, chosen: int) -> tuple[tuple[int, int], ...]:
+    """(regions, steps) of each rung for so many different regions."""
+    rungs: list[tuple[int, int]] = []
+    for keep, steps in config.selection.rungs:
+        chosen = min(chosen, keep)
+        rungs.append((chosen, steps))
+    return tuple(rungs)
+
+
+def most_drawn(config: LearnableRegionsConfig, *, has_start: bool = False) -> Drawn:
+    """An upper bound, from the configuration alone.
+
+    Less is drawn where boxes coincide, and where REINFORCE draws a pair twice.
+    """
+    search = config.search
+    points, sizes = search.anchors.point_number, search.anchors.num_sizes
+    known = needs_table(search, has_start=has_start)
+    table = points * sizes if known else 0
+    if not known and trains(search, has_start=has_start):
+        table = points * min(sizes, search.training.iterations)
+    chosen = points * sizes if search.chooser == "all" else points
+    rungs = plan_rungs(config, chosen)
+    ranked = 0 if known or rungs[0][0] == chosen else chosen
+    return Drawn(table, ranked, rungs, prepared=ranked or rungs[0][0])
+
+
+def planned_work(config: LearnableRegionsConfig, drawn: Drawn) -> dict[str, int]:
+    """Units of the frozen networks' work of a whole edit, as the operations count them.
+
+    Args:
+        config: of the edit.
+        drawn: `most_drawn` before the edit; what the edit says afterwards is met exactly.
+    """
+    search, views = config.search, config.analysis.num_views
+    branches = 1 if search.render.guidance_scale == 1 else 2
+    previews = drawn.table + drawn.ranked
+    renders = previews + sum(count for count, _ in drawn.rungs)
+    steps = previews * search.preview_steps + sum(count * n for count, n in drawn.rungs)
+    grounded = search.anchors.grounding > 0
+    work = Counter(
+        {
+            "dino_forward": 1,
+            "text_forward": 2,
+            "scorer_text_forward": 2,
+            "scorer_forward": (1 + views) * (1 + renders) + grounded,
+            "scorer_backward": int(grounded),
+            "vae_encode": drawn.table + drawn.prepared,
+            "vae_decode": renders,
+            "unet_forward": branches * steps,
+        }
+    )
+    return {name: amount for name, amount in work.items() if amount}
+
+
+def full_renders(config: LearnableRegionsConfig, drawn: Drawn) -> float:
+    """The work in full renders: previews count as their share of a full render's steps."""
+    previews = (drawn.table + drawn.ranked) * config.search.preview_steps
+    full = config.selection.rungs[-1][1]
+    return (previews + sum(count * steps for count, steps in drawn.rungs)) / full

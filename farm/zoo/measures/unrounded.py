@@ -1,0 +1,56 @@
+"""The same networks before rounding: fp32 averages of a training beside what was exported."""
+
+import shutil
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from farm.errors import ModelSetError
+
+_AVERAGE = "average."
+_INSIDE = {"vae": "autoencoder.", "dino": "teacher.", "caption_vit": "vit."}
+"""Where the exported network lies inside the module that was trained."""
+
+
+def write_unrounded(networks: Path, states: Path, folder: Path) -> list[str]:
+    """A copy of exported networks in which every part with a training state is its fp32 average.
+
+    Args:
+        networks: what was exported, fp16.
+        states: where `<part>.training.safetensors` lie.
+        folder: where the copy goes.
+
+    Returns:
+        The parts that were replaced.
+
+    Raises:
+        ModelSetError: a state is not the one that its exported part comes from.
+    """
+    shutil.copytree(networks, folder, dirs_exist_ok=True)
+    replaced: list[str] = []
+    for state in sorted(states.glob("*.training.safetensors")):
+        part = state.name.removesuffix(".training.safetensors")
+        files = list((folder / part).glob("*.safetensors"))
+        if not files:
+            continue
+        (path,) = files
+        save_file(_averages(state, part, path), path, metadata={"format": "pt"})
+        replaced.append(part)
+    return replaced
+
+
+def _averages(state: Path, part: str, exported: Path) -> dict[str, Tensor]:
+    rounded = load_file(exported)
+    averages: dict[str, Tensor] = {}
+    with safe_open(state, "pt") as tensors:
+        for name, value in rounded.items():
+            average: Tensor = tensors.get_tensor(f"{_AVERAGE}{_INSIDE.get(part, '')}{name}")
+            if value.is_floating_point() and not average.half().equal(value):
+                raise ModelSetError(
+                    f"{state} is not the training that {exported} was exported from: {name} "
+                    "differs; give the folder of states that belongs to these networks"
+                )
+            averages[name] = average
+    return averages

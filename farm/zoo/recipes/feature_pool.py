@@ -1,0 +1,54 @@
+"""A pool of training scenes with their BSQ features, encoded once and kept on disk."""
+
+import hashlib
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from farm.backbones.infinity.loading import load_vae
+from farm.zoo.recipes.latents import cached_tensors
+from farm.zoo.scenes.rendering import render
+from farm.zoo.scenes.scenes import Scenes, generator_for, sample_scenes
+
+_CHUNK = 256
+_MASK_SIDE = 16
+
+
+@dataclass(frozen=True)
+class FeaturePool:
+    scenes: Scenes
+    features: Float[Tensor, "scenes bits height width"]
+    """Before quantisation, fp16: noise is repaired from these."""
+    masks: Float[Tensor, "scenes slots 16 16"]
+    """Coverage of the objects, fp16."""
+
+
+def feature_pool(folder: Path, count: int, cache: Path, *, two_share: float) -> FeaturePool:
+    """`count` training scenes with features, from `cache` if this autoencoder made them before."""
+    weights = (folder / "model.safetensors").read_bytes()
+    digest = hashlib.sha256(weights + f"{count}/{two_share}".encode()).hexdigest()[:16]
+    tensors = cached_tensors(
+        cache / f"features-{digest}.safetensors", lambda: _encode(folder, count, two_share)
+    )
+    scenes = Scenes(**{f.name: tensors[f.name] for f in fields(Scenes)})
+    return FeaturePool(scenes, tensors["features"], tensors["masks"])
+
+
+def _encode(folder: Path, count: int, two_share: float) -> dict[str, Tensor]:
+    vae = load_vae(folder)
+    scenes = sample_scenes(
+        count, generator_for("train", 0, "features"), split="train", two_share=two_share
+    )
+    features: list[Tensor] = []
+    masks: list[Tensor] = []
+    for start in range(0, count, _CHUNK):
+        drawn = render(scenes[slice(start, start + _CHUNK)])
+        with torch.no_grad():
+            features.append(vae.encode(drawn.images).half())
+        masks.append(F.adaptive_avg_pool2d(drawn.masks, _MASK_SIDE).half())
+    tensors = {f.name: getattr(scenes, f.name) for f in fields(Scenes)}
+    return tensors | {"features": torch.cat(features), "masks": torch.cat(masks)}

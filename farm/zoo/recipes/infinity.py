@@ -1,0 +1,276 @@
+"""The Infinity of the scenes world: bitwise scale-by-scale generation under a frozen T5."""
+
+import random
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from farm.backbones.infinity.config import InfinityConfig
+from farm.backbones.infinity.generation import Guidance, generate
+from farm.backbones.infinity.loading import load_transformer, load_vae
+from farm.backbones.infinity.loss import bit_loss
+from farm.backbones.infinity.networks import TEXT, TRANSFORMER, VAE, load_text_encoder
+from farm.backbones.infinity.quantiser import quantise, teacher_inputs, teacher_targets
+from farm.backbones.infinity.sampling import Filter, KeyedNoise
+from farm.backbones.infinity.schedules import Schedule
+from farm.backbones.infinity.spec import InfinitySpec
+from farm.backbones.infinity.tokenizer import TextTokenizer
+from farm.backbones.infinity.transformer import Infinity, PassOptions
+from farm.zoo.judge import load_judge
+from farm.zoo.matching import match_prompts
+from farm.zoo.recipes.bsq_vae import SIDES, scenes_grids, scenes_schedule
+from farm.zoo.recipes.feature_pool import FeaturePool, feature_pool
+from farm.zoo.recipes.grounding import grounding_loss
+from farm.zoo.recipes.infinity_weights import initialise
+from farm.zoo.recipes.t5 import TEXT_ROWS, instructed, padded, scenes_text_tokenizer
+from farm.zoo.recipes.word_sets import word_sets
+from farm.zoo.scenes.captions import caption, varied_caption
+from farm.zoo.scenes.rendering import render
+from farm.zoo.scenes.scenes import Scenes, concatenate, generator_for, sample_scenes
+
+_DROP = 0.1
+_FLIPS = 30
+"""Highest share of a scale's bits that are flipped in what later scales see, in hundredths."""
+_SMALLEST_MAP = 16  # 4x4: below that a cell holds object and background alike
+
+
+def scenes_infinity_config(token_bits: int, text_width: int) -> InfinityConfig:
+    """Six blocks, 128 wide: 1.8 M parameters."""
+    return InfinityConfig(
+        width=128,
+        depth=6,
+        heads=4,
+        hidden=512,
+        token_bits=token_bits,
+        text_width=text_width,
+        text_rows=TEXT_ROWS,
+        pool_heads=4,
+    )
+
+
+def scenes_infinity_spec(folder: Path, sides: tuple[int, ...] = SIDES) -> InfinitySpec:
+    """What a folder of exported parts holds."""
+    sizes, vae = load_transformer(folder / TRANSFORMER).config, load_vae(folder / VAE).config
+    return InfinitySpec(
+        name="scenes",
+        width=sizes.width,
+        depth=sizes.depth,
+        hidden=sizes.hidden,
+        text_width=sizes.text_width,
+        text_rows=sizes.text_rows,
+        latent_channels=vae.bits,
+        stride=vae.stride,
+        grids=scenes_grids(sides),
+    )
+
+
+class _Teacher(nn.Module):
+    """Text and inputs to logits and attention in one forward, for data parallelism."""
+
+    def __init__(self, infinity: Infinity, schedule: Schedule) -> None:
+        super().__init__()
+        self.infinity = infinity
+        self.schedule = schedule
+
+    def forward(
+        self,
+        text: Float[Tensor, "batch rows text_width"],
+        present: Bool[Tensor, "batch rows"],
+        dropped: Bool[Tensor, " batch"],
+        inputs: Float[Tensor, "batch tokens token_bits"],
+        watched: Float[Tensor, "batch sets rows"] | None,
+    ) -> tuple[Float[Tensor, "batch all_tokens two_bits"], Float[Tensor, "batch _ _"] | None]:
+        uncond = self.infinity.unconditional(text.shape[1])
+        text = torch.where(dropped[:, None, None], uncond, text)
+        given = self.infinity.condition(text, present)
+        return self.infinity(given, inputs, self.schedule, PassOptions(watched=watched))
+
+
+class InfinityRecipe:
+    """Bitwise cross-entropy with self-correction and dropped captions; attention grounded on masks.
+
+    Args:
+        start_from: an Infinity folder to continue from.
+        networks: where the finished autoencoder, text encoder and judge are.
+        cache: where encoded pictures are kept.
+        pool: training scenes that are encoded.
+        two_share: share of scenes with two objects.
+        grounding: weight of the grounding loss, which uses the scenes' true masks; 0 trains the
+            ungrounded control.
+        sides: of the autoencoder's scales.
+    """
+
+    name = TRANSFORMER
+
+    def __init__(
+        self,
+        *,
+        start_from: Path | None = None,
+        networks: Path = Path("out/zoo/export"),
+        cache: Path = Path("out/zoo/cache"),
+        pool: int = 30_000,
+        two_share: float = 0.4,
+        grounding: float = 0.05,
+        sides: tuple[int, ...] = SIDES,
+    ) -> None:
+        self.start_from, self.networks, self.grounding = start_from, networks, grounding
+        self.text = load_text_encoder(networks / TEXT)
+        self.vae = load_vae(networks / VAE)
+        self.schedule = scenes_schedule(self.vae.config, sides)
+        self.tokenizer: TextTokenizer = scenes_text_tokenizer()
+        self._read_pool = lambda: feature_pool(networks / VAE, pool, cache, two_share=two_share)
+
+    @cached_property
+    def pool(self) -> FeaturePool:
+        """Encoded when first needed: sampling and evaluation do without."""
+        return self._read_pool()
+
+    def build(self) -> nn.Module:
+        if self.start_from is not None:
+            infinity = load_transformer(self.start_from).train().requires_grad_(True)
+        else:
+            infinity = Infinity(scenes_infinity_config(self.vae.config.bits, self.text.width))
+            initialise(infinity, torch.Generator().manual_seed(0))
+        # the scales' embedding has rows for scales that no schedule here has
+        return _Teacher(infinity, self.schedule)
+
+    def loss(
+        self, module: nn.Module, step: int, batch_size: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        del step
+        rows = torch.randint(len(self.pool.scenes), (batch_size,), generator=generator)
+        texts, orders = self._captions(rows, generator)
+        ids, present = padded(self.tokenizer, texts)
+        dropped = torch.rand(batch_size, generator=generator) < _DROP
+        with torch.no_grad():
+            text = self.text(ids, present)
+        flips = self._flips(batch_size, generator)
+        noisy = quantise(self.pool.features[rows].float(), self.schedule, flips)
+        sets, tags = word_sets(self.tokenizer, texts, orders, ids.shape[1])
+        watched = sets if self.grounding > 0 else None
+        inputs = teacher_inputs(noisy, self.schedule)
+        logits, shares = module(text, present, dropped, inputs, watched)
+        found = bit_loss(logits, teacher_targets(noisy, self.schedule), self.schedule)
+        loss = found.weighted.mean()
+        figures = {"bits": loss.item(), "accuracy": found.accuracy.mean().item()}
+        if self.grounding > 0:
+            tags[dropped] = -1
+            grounded = self._grounding(shares, rows, tags)
+            figures["grounding"] = grounded.item()
+            loss = loss + self.grounding * grounded
+        return loss, figures
+
+    def evaluate(self, module: nn.Module) -> dict[str, float]:
+        """Bits foretold on held-out scenes, scale by scale, and prompts that samples follow."""
+        teacher = _teacher_in(module)
+        scenes = sample_scenes(128, generator_for("heldout", 703), split="heldout", two_share=0.33)
+        figures = self._accuracy(teacher, scenes)
+        judge = load_judge(self.networks)
+        wanted = concatenate(
+            [
+                sample_scenes(64, generator_for("heldout", 700), split="heldout", two_share=0.0),
+                sample_scenes(32, generator_for("heldout", 701), split="heldout", two_share=1.0),
+            ]
+        )
+        return figures | match_prompts(judge, self.sample(module, wanted, seed=702), wanted)
+
+    def sample(
+        self,
+        module: nn.Module,
+        scenes: Scenes,
+        *,
+        seed: int,
+        guidance: float = 3.0,
+        temperature: float = 0.5,
+    ) -> Float[Tensor, "scenes 3 height width"]:
+        """Pictures for the scenes' canonical captions."""
+        infinity = _teacher_in(module).infinity
+        ids, present = padded(self.tokenizer, [caption(scenes, i) for i in range(len(scenes))])
+        pictures: list[Tensor] = []
+        rows = range(len(scenes))
+        with torch.no_grad():
+            for chunk in torch.tensor(rows).split(32):
+                text, here = self.text(ids[chunk], present[chunk]), present[chunk]
+                uncond = infinity.unconditional(text.shape[1]).expand_as(text)
+                shape = (len(chunk), self.schedule.num_scales)
+                steps = list(
+                    generate(
+                        infinity,
+                        infinity.condition(text, here),
+                        self.schedule,
+                        Guidance(
+                            infinity.condition(uncond, here),
+                            torch.full(shape, guidance),
+                            torch.full(shape, temperature),
+                        ),
+                        Filter(top_p=0.97),
+                        KeyedNoise([seed * 100_003 + int(row) for row in chunk]),
+                    )
+                )
+                pictures.append(self.vae.decode(steps[-1].codes))
+        return torch.cat(pictures)
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        infinity = _teacher_in(module).infinity
+        tensors = {n: t.half().contiguous() for n, t in infinity.state_dict().items()}
+        (folder / self.name).mkdir(parents=True, exist_ok=True)
+        path = folder / self.name / "model.safetensors"
+        save_file(tensors, path, metadata={"format": "pt"})
+
+    def load(self, folder: Path) -> nn.Module:
+        return _Teacher(load_transformer(folder / self.name), self.schedule).eval()
+
+    def _captions(
+        self, rows: Int[Tensor, " batch"], generator: torch.Generator
+    ) -> tuple[list[str], list[list[int]]]:
+        """Varied captions, a tenth with the instruction, and the objects in their order."""
+        words = random.Random(int(torch.randint(2**31, (1,), generator=generator)))  # noqa: S311
+        said = [varied_caption(self.pool.scenes, i, words) for i in rows.tolist()]
+        return [instructed(text, words) for text, _ in said], [order for _, order in said]
+
+    def _flips(self, batch: int, generator: torch.Generator) -> list[Tensor]:
+        """Each scale's bits flip at a rate drawn from 0, 0.01, … 0.30 (spec §3.3)."""
+        flips: list[Tensor] = []
+        for height, width in self.schedule.latent_grids:
+            rate = torch.randint(_FLIPS + 1, (), generator=generator).item() / 100
+            shape = (batch, self.vae.config.bits, height, width)
+            flips.append(torch.rand(shape, generator=generator) < rate)
+        return flips
+
+    def _grounding(
+        self,
+        shares: Float[Tensor, "batch sets tokens"],
+        rows: Int[Tensor, " batch"],
+        tags: Int[Tensor, "batch sets"],
+    ) -> Float[Tensor, ""]:
+        """Grounding of every scale of 4x4 and more, mean over blocks and heads."""
+        pieces = shares.float().split(self.schedule.lengths, dim=2)
+        maps = [piece.transpose(1, 2) for piece in pieces if piece.shape[2] >= _SMALLEST_MAP]
+        masks = self.pool.masks[rows].float()
+        return grounding_loss(maps, masks, tags, torch.ones(len(rows)))
+
+    def _accuracy(self, teacher: _Teacher, scenes: Scenes) -> dict[str, float]:
+        ids, present = padded(self.tokenizer, [caption(scenes, i) for i in range(len(scenes))])
+        with torch.no_grad():
+            found = quantise(self.vae.encode(render(scenes).images), self.schedule)
+            logits, _ = teacher(
+                self.text(ids, present),
+                present,
+                torch.zeros(len(scenes), dtype=torch.bool),
+                teacher_inputs(found, self.schedule),
+                None,
+            )
+        accuracy = bit_loss(logits, teacher_targets(found, self.schedule), self.schedule).accuracy
+        sides = [height for height, _ in self.schedule.grids]
+        by_scale = dict(zip(sides, accuracy.mean(0).tolist(), strict=True))
+        return {f"accuracy_{side}": value for side, value in by_scale.items()}
+
+
+def _teacher_in(module: nn.Module) -> _Teacher:
+    inner = getattr(module, "module", module)  # under data parallelism
+    assert isinstance(inner, _Teacher)
+    return inner

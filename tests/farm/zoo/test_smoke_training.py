@@ -1,0 +1,70 @@
+"""Every recipe trains, resumes to the bit, and trains alike on one and on two workers."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import multiprocessing
+
+from farm.zoo.recipes.loop import train_recipe
+from farm.zoo.recipes.parts import PARTS
+from tests.farm.zoo.smoke import SMOKES, STEPS, smoke_training, train_all_on_rank
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_there_is_a_smoke_training_for_every_part():
+    assert set(SMOKES) | {"unet-ungrounded"} == set(PARTS)  # that is unet's recipe too
+
+
+@pytest.mark.parametrize("name", SMOKES)
+def test_twenty_steps_are_ten_and_ten_more(name, tmp_path, cache):
+    whole = smoke_training(name, tmp_path / "whole", cache)
+    before = {n: p.detach().clone() for n, p in whole.parameters.items()}
+    reports = list(train_recipe(whole))
+    assert [r.step for r in reports] == list(range(1, STEPS + 1))
+    assert all(torch.isfinite(torch.tensor(r.loss)) for r in reports)
+    still = [n for n, p in whole.parameters.items() if torch.equal(p, before[n])]
+    assert not still, "every parameter has a gradient"
+
+    first = smoke_training(name, tmp_path / "parts", cache)
+    list(itertools.islice(train_recipe(first), STEPS // 2 + 3))  # its checkpoint is of step 10
+    second = smoke_training(name, tmp_path / "parts", cache)
+    assert second.step == STEPS // 2
+    list(train_recipe(second))
+    for key, value in whole.module.state_dict().items():
+        assert torch.equal(second.module.state_dict()[key], value)
+        assert torch.equal(second.average[key], whole.average[key])
+    curves = [t.curve.read_text().splitlines() for t in (whole, second)]
+    assert [json.loads(line)["step"] for line in curves[0]] == [5, 10, 15, 20]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.slow
+def test_two_workers_keep_the_same_weights_and_see_different_data(tmp_path):
+    # inpainting trains so on Ray's workers, tests/actors/test_zoo_smoke.py
+    names = [name for name in SMOKES if name != "inpainting"]
+    multiprocessing.start_processes(
+        train_all_on_rank, args=(2, names, tmp_path), nprocs=2, start_method="spawn"
+    )
+    for name in names:
+        first, second = (load_file(tmp_path / f"{name}.{r}.safetensors") for r in (0, 1))
+        losses = first.pop("losses"), second.pop("losses")
+        assert not torch.equal(*losses)
+        assert torch.isfinite(torch.stack(losses)).all()
+        for key, value in first.items():
+            assert torch.equal(second[key], value), (name, key)
+        assert (tmp_path / name).is_dir()
