@@ -54,7 +54,7 @@ quality: $(STAMP) ## held-out figures of definitions.md, JSON under out/quality
 	  --seed 1 --types colour,background --json out/quality/style_diffusion.json
 
 zoo: $(STAMP) ## train and measure the scenes zoo, resuming from out/zoo; some hours
-	set -e; for part in vae clip judge unet inpainting; do $(BIN)/editfarm train-zoo $$part; done
+	set -e; for part in vae clip judge unet inpainting caption_vit; do $(BIN)/editfarm train-zoo $$part; done
 	$(BIN)/editfarm zoo export
 	$(BIN)/editfarm zoo eval --unrounded out/zoo --json out/zoo/eval.json
 

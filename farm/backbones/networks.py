@@ -110,7 +110,8 @@ def _load_clip(folder: Path) -> tuple[CLIPTextModel, CLIPVisionModel]:
 
 
 def _load_regions(folder: Path, spec: ModelSpec, device: str) -> RegionNetworks:
-    dino = load_dino(folder / "dino")
+    own_name = folder / "dino"  # a ViT that is not DINO says so by its folder
+    dino = load_dino(own_name if own_name.is_dir() else folder / "caption_vit")
     assert spec.regions is not None
     if dino.patch != spec.regions.dino_patch:
         raise ModelSetError(

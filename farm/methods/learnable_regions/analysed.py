@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from farm.errors import CorruptArtifactError
@@ -43,7 +43,7 @@ class Analysis:
         return cls(**{field.name: stored(tensors, field.name) for field in fields(cls)})
 
 
-def stored(tensors: Mapping[str, Tensor], name: str) -> Float[Tensor, "..."]:
+def stored(tensors: Mapping[str, Tensor], name: str) -> Shaped[Tensor, "..."]:
     """A tensor of an artifact.
 
     Raises:

@@ -32,7 +32,7 @@ from farm.zoo.scenes.vocabulary import COLOUR_NAMES, PATTERNS, SHAPES
 
 WORDS = (*SHAPES, *COLOUR_NAMES, *(p for p in PATTERNS if p != "plain"))
 PAIRS = tuple((colour, shape) for colour in COLOUR_NAMES for shape in SHAPES)
-_HIDDEN_PATCHES = 0.9
+_HIDDEN_PATCHES = 0.85
 """With all patches there, one of an object's is enough, and the attention shrinks to it."""
 _WORD = re.compile(r"[a-z]+")
 
@@ -76,7 +76,7 @@ class CaptionReader(nn.Module):
 class CaptionVitRecipe:
     start_from: Path | None = None
     """A folder of an exported ViT to continue from."""
-    evenness: float = 0.6
+    evenness: float = 0.3
     """Weight of an attention that is spread out."""
     name: str = "caption_vit"
 

@@ -11,7 +11,9 @@ import torch
 from farm.errors import InvalidRequestError, ModelSetError
 from farm.zoo.model_sets import write_manifest
 from farm.zoo.recipes.autoencoder import AutoencoderRecipe
+from farm.zoo.recipes.caption_vit import CaptionVitRecipe
 from farm.zoo.recipes.clip import ClipRecipe
+from farm.zoo.recipes.dino import DinoRecipe
 from farm.zoo.recipes.inpainting import InpaintingRecipe
 from farm.zoo.recipes.judge import JudgeRecipe
 from farm.zoo.recipes.loop import LoopConfig, Recipe
@@ -91,12 +93,27 @@ PARTS = {
             shipped=False,  # the control beside which attention is reported
         ),
         Part(
+            "dino",
+            (),
+            lambda _, start: DinoRecipe(start_from=start),
+            LoopConfig(steps=6000, batch_size=32, learning_rate=1e-3, average=0.99, clip=3.0),
+            shipped=False,  # what it reached is in docs/zoo.md
+        ),
+        Part(
+            "caption_vit",
+            (),
+            lambda _, start: CaptionVitRecipe(start_from=start),
+            LoopConfig(
+                steps=4000, batch_size=48, learning_rate=1e-3, average=0.99, weight_decay=0.05
+            ),
+        ),
+        Part(
             "inpainting",
             ("vae", "clip", "judge", "unet"),
             lambda folder, start: InpaintingRecipe(
                 start_from=start or folder / "unet", networks=folder, cache=folder.parent / "cache"
             ),
-            LoopConfig(steps=4000, batch_size=32, learning_rate=8e-4, constant=0.2, average=0.998),
+            LoopConfig(steps=3000, batch_size=32, learning_rate=6e-4, constant=0.3, average=0.998),
         ),
     )
 }
@@ -134,7 +151,8 @@ def install(exported: Path, folder: Path) -> None:
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(exported / name, target)
             _forget_origin(target / "config.json")
-    regions = all((folder / name).is_dir() for name in ("dino", "inpainting"))
+    looks = any((folder / name).is_dir() for name in ("dino", "caption_vit"))
+    regions = looks and (folder / "inpainting").is_dir()
     write_manifest(
         folder, scenes_spec(regions=regions), defaults="scenes", licence=_LICENCE, source=_SOURCE
     )
