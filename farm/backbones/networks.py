@@ -23,7 +23,7 @@ from farm.model_spec import ModelSpec
 
 _MAP_CACHE_BYTES = 1 << 30
 """Ten inversions of Stable Diffusion 1 with 30 steps (95 MB each)."""
-_SOURCE_CACHE_BYTES = {"cpu": 2 << 30, "cuda": 16 << 30}
+_SOURCE_CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
 """A source of Stable Diffusion 1 takes 2.6 GB for 30 steps, one of the scenes set 12 MB for 20."""
 
 

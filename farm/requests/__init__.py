@@ -1,6 +1,10 @@
 """What a user may ask for: checked by pydantic, discriminated by `method`."""
 
-from farm.requests.parsing import EditRequest, describe, parse_request
+from farm.requests.learnable_regions import (
+    LearnableRegionsParameters,
+    LearnableRegionsRequest,
+)
+from farm.requests.parsing import METHODS, EditRequest, describe, parse_request
 from farm.requests.style_diffusion import (
     GENERATED,
     FurtherTarget,
@@ -11,9 +15,12 @@ from farm.requests.style_diffusion import (
 
 __all__ = [
     "GENERATED",
+    "METHODS",
     "EditRequest",
     "FurtherTarget",
     "Interval",
+    "LearnableRegionsParameters",
+    "LearnableRegionsRequest",
     "StyleDiffusionParameters",
     "StyleDiffusionRequest",
     "describe",

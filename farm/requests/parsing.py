@@ -1,15 +1,34 @@
 """`EditRequest`: the one contract that manifests, the command line and HTTP share."""
 
 import json
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
 from farm.errors import InvalidRequestError
+from farm.requests.learnable_regions import LearnableRegionsRequest
 from farm.requests.style_diffusion import StyleDiffusionRequest
 
-EditRequest = StyleDiffusionRequest
-"""Discriminated by `method`; a union as soon as there is a second method."""
+DEFAULT_METHOD = "style_diffusion"
+METHODS = ("style_diffusion", "learnable_regions")
+
+
+def _method(value: Any) -> Any:
+    """What tells the kinds of requests apart: their method, or the default where none is named."""
+    found = value.get("method") if isinstance(value, dict) else getattr(value, "method", None)
+    return DEFAULT_METHOD if found is None else found
+
+
+EditRequest: TypeAlias = Annotated[
+    Annotated[StyleDiffusionRequest, Tag("style_diffusion")]
+    | Annotated[LearnableRegionsRequest, Tag("learnable_regions")],
+    Discriminator(
+        _method,
+        custom_error_type="unknown_method",
+        custom_error_message=f"no such method; there are {', '.join(METHODS)}",
+    ),
+]
+"""Discriminated by `method`."""
 
 _ADAPTER: TypeAdapter[EditRequest] = TypeAdapter(EditRequest)
 
@@ -36,11 +55,13 @@ def describe(error: ValidationError) -> str:
     """All complaints of pydantic in one line that a user can act on."""
     lines: list[str] = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"]) or "request"
+        where = ".".join(str(part) for part in item["loc"] if part not in METHODS) or "request"
         found = item.get("input")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             lines.append(f"{where}: no such field; remove it or mend its name")
+        elif item["type"] == "unknown_method":
+            lines.append(f"method: {message}, found {_method(found)!r:.80}")
         elif item["type"] in ("missing", "value_error"):
             lines.append(f"{where}: {message}")
         else:

@@ -1,6 +1,7 @@
 """The methods that the farm offers."""
 
-from farm.requests import EditRequest
+from farm.requests import EditRequest, LearnableRegionsRequest
+from farm.runner.learnable_regions import plan_learnable_regions
 from farm.runner.method import MethodRun
 from farm.runner.style_diffusion import plan_style_diffusion
 from farm.zoo.model_sets import ModelSet
@@ -12,4 +13,6 @@ def plan_method(request: EditRequest, model_set: ModelSet) -> MethodRun:
     Raises:
         InvalidRequestError: or one of its children, saying what to change.
     """
+    if isinstance(request, LearnableRegionsRequest):
+        return plan_learnable_regions(request, model_set)
     return plan_style_diffusion(request, model_set)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from farm.backbones.tokenizer import PromptTokenizer
 from farm.errors import ModelSetError
+from farm.methods.learnable_regions import config as learnable_regions
 from farm.methods.style_diffusion import config as style_diffusion
 from farm.model_spec import ModelSpec
 from farm.requests import describe
@@ -17,7 +18,10 @@ from farm.zoo.weights import SCENES_FOLDER
 
 _MANIFEST = "model_set.json"
 _EMBEDDED = {"scenes": SCENES_FOLDER}
-_DEFAULTS = {"paper": style_diffusion.paper, "scenes": style_diffusion.scenes}
+_DEFAULTS = {
+    "paper": (style_diffusion.paper, learnable_regions.paper),
+    "scenes": (style_diffusion.scenes, learnable_regions.scenes),
+}
 
 
 class _Manifest(BaseModel):
@@ -57,7 +61,12 @@ class ModelSet:
     @property
     def style_diffusion(self) -> style_diffusion.StyleDiffusionConfig:
         """The method's defaults for these networks."""
-        return _DEFAULTS[self.manifest.defaults]()
+        return _DEFAULTS[self.manifest.defaults][0]()
+
+    @property
+    def learnable_regions(self) -> learnable_regions.LearnableRegionsConfig:
+        """The method's defaults for these networks."""
+        return _DEFAULTS[self.manifest.defaults][1]()
 
     @cached_property
     def tokenizer(self) -> PromptTokenizer:

@@ -17,7 +17,7 @@ from farm.methods.style_diffusion.inverted import Inversion, InversionState, fre
 from farm.methods.style_diffusion.mapping_network import State
 from farm.methods.style_diffusion.sampling import retrace
 from farm.model_spec import ModelSpec
-from tests.parity.consumed import Consumed, Recorded
+from tests.parity.consumed import Consumed
 from tests.parity.golden_networks import golden_networks_of, golden_spec_of
 
 END = 49407  # CLIP's end token, which pads
@@ -58,7 +58,7 @@ class GoldenSet:
     @cached_property
     def networks(self) -> Networks:
         """The set's UNet and image encoder; autoencoder and text encoder are tiny stand-ins."""
-        self.consumed.names |= {"unet", *(f"image_encoder.{n}" for n in self._encoder)}
+        self.consumed.names |= {"unet", *(f"image_encoder.{n}" for n in self._encoder_names())}
         return golden_networks_of(
             self.golden / "unet", self.spec, self.golden / "image_encoder.safetensors"
         )
@@ -107,9 +107,11 @@ class GoldenSet:
         inversion = Inversion(self.meta["source_prompt"], self.config, done)
         return retrace(inversion, self.client)
 
-    @cached_property
-    def _encoder(self) -> Recorded:
-        return self.consumed.open("image_encoder.safetensors")
+    def _encoder_names(self) -> list[str]:
+        """Weights of OpenAI's image tower; `proj` is the head that E leaves out (spec §3)."""
+        known = ("class_embedding", "conv1.", "ln_", "positional_embedding", "proj", "transformer.")
+        encoder = self.consumed.open("image_encoder.safetensors")
+        return [name for name in encoder if name.startswith(known)]
 
 
 class FullSet:

@@ -271,6 +271,14 @@ def test_packing_is_numpys(folder):
     assert all(torch.equal(a, b) for a, b in zip(back, folder.stored.bits, strict=True))
 
 
+def test_cells_and_tokens_are_inverse(folder):
+    """`to_cells` of the targets gives the bits back, patches included."""
+    schedule = folder.schedule()
+    targets = teacher_targets(folder.stored, schedule).split(schedule.lengths, dim=1)
+    for tokens, grid, bits in zip(targets, schedule.grids, folder.stored.bits, strict=True):
+        assert torch.equal(to_cells(tokens, grid, schedule.cell), bits)
+
+
 # --- transformer ------------------------------------------------------------------------------
 
 
@@ -468,39 +476,25 @@ def test_training_of_the_learned_prompt(edits):
         assert_close(prompt.snapshots[step], expected, 5e-7)
 
 
-def golden_lora(vectors, shapes, b_prefix):
+def golden_lora(folder, vectors, b_prefix):
     """The set's first A, and B of a prefix or zero, as one vector."""
-    named = {}
-    for name in vectors.having("lora_init/"):
-        named[ours(name.removeprefix("lora_init/"))] = vectors[name]
-    for name in vectors.having(b_prefix):
-        named[ours(name.removeprefix(b_prefix))] = vectors[name]
-    zeros = {
-        n: torch.zeros_like(t) for n, t in named_matrices(torch.zeros(shapes.size), shapes).items()
-    }
-    return flat_adapters(zeros | named, shapes)
+    shapes = lora_setup(folder, vectors)
+    zeros = named_matrices(torch.zeros(shapes.size), shapes)
+    found = {n: t.clone() for n, t in zeros.items()}
+    for prefix in ("lora_init/", b_prefix):
+        for name in vectors.having(prefix):
+            found[ours(folder, name.removeprefix(prefix))] = vectors[name]
+    assert found.keys() == zeros.keys()
+    return flat_adapters(found, shapes)
 
 
-def ours(name):
-    """A matrix of the set under our name: blocks are counted through."""
+def ours(folder, name):
+    """A matrix of the set under our name: blocks are counted through all chunks."""
     parts = name.split(".")
     if parts[0] == "blocks":
         return name
-    chunk, block = int(parts[1]), int(parts[3])
-    return ".".join(["blocks", str(chunk * _CHUNK["size"] + block), *parts[4:]])
-
-
-_CHUNK = {"size": 1}
-
-
-@pytest.fixture(autouse=True)
-def chunk_size(request):
-    """Blocks in a chunk of the folder at hand, for `ours`."""
-    params = getattr(request.node, "callspec", None)
-    case = None if params is None else params.params.get("edits")
-    if case is not None:
-        config = case[0].config
-        _CHUNK["size"] = config["depth"] // config["block_chunks"]
+    per_chunk = folder.config["depth"] // folder.config["block_chunks"]
+    return ".".join(["blocks", str(int(parts[1]) * per_chunk + int(parts[3])), *parts[4:]])
 
 
 def lora_setup(folder, vectors):
@@ -518,7 +512,7 @@ def test_logits_with_adapters(edits):
     folder, biases, vectors = edits
     shapes = lora_setup(folder, vectors)
     config = LoraConfig()
-    flat = golden_lora(vectors, shapes, "lora_fixB/")
+    flat = golden_lora(folder, vectors, "lora_fixB/")
     shape = LoraShape(shapes.depth, shapes.width, shapes.hidden, shapes.rank)
     lora = Lora.unflatten(flat[None], shape, torch.tensor([config.lora_alpha / shapes.rank]))
     text = prompted_text(folder, vectors)
@@ -534,7 +528,7 @@ def test_logits_with_adapters(edits):
 def test_first_gradient_of_the_adapters(edits):
     folder, biases, vectors = edits
     shapes, config = lora_setup(folder, vectors), LoraConfig()
-    flat = golden_lora(vectors, shapes, "none/").requires_grad_()
+    flat = golden_lora(folder, vectors, "none/").requires_grad_()
     adapters = Adapters(flat, shapes.rank, config.lora_alpha / shapes.rank)
     query = plain_query(folder, prompted_text(folder, vectors), config.kl_weight)
     loss = client_of(folder, biases).lora_loss(
@@ -545,7 +539,7 @@ def test_first_gradient_of_the_adapters(edits):
     names = vectors.having("s2_grad0/")
     assert names
     for name in names:
-        assert_close(found[ours(name.removeprefix("s2_grad0/"))], vectors[name], GRADIENT)
+        assert_close(found[ours(folder, name.removeprefix("s2_grad0/"))], vectors[name], GRADIENT)
     assert all(p.grad is None for p in folder.transformer.parameters())
 
 
@@ -555,7 +549,7 @@ def test_training_of_the_adapters(edits):
     shapes = lora_setup(folder, vectors)
     losses = vectors["s2_losses"]
     config = training_config(1, len(losses))
-    first = TrainingState.starting(golden_lora(vectors, shapes, "none/"))
+    first = TrainingState.starting(golden_lora(folder, vectors, "none/"))
     stage = train_lora(
         source_codes(folder),
         prompted_text(folder, vectors),
@@ -573,7 +567,7 @@ def test_training_of_the_adapters(edits):
     assert names
     for name in names:
         # three updates of 4.7e-5: of gradients that are nearly zero, rounding decides the sign
-        assert_close(found[ours(name.removeprefix("s2_after3/"))], vectors[name], 2e-6)
+        assert_close(found[ours(folder, name.removeprefix("s2_after3/"))], vectors[name], 2e-6)
 
 
 def test_attention_of_a_word(edits):
@@ -789,11 +783,3 @@ def test_every_array_was_read(request):
     assert not unread
     known = {v.path for v in files}
     assert set(root.rglob("*.npz")) == known, "a file of the set that no test knows"
-
-
-def test_cells_and_tokens_are_inverse(folder):
-    """`to_cells` of the targets gives the bits back, patches included."""
-    schedule = folder.schedule()
-    targets = teacher_targets(folder.stored, schedule).split(schedule.lengths, dim=1)
-    for tokens, grid, bits in zip(targets, schedule.grids, folder.stored.bits, strict=True):
-        assert torch.equal(to_cells(tokens, grid, schedule.cell), bits)

@@ -11,8 +11,9 @@ from jaxtyping import Shaped
 from safetensors.torch import save_file
 from torch import Tensor
 
-from farm.backbones.infinity.bsq_vae import BsqVae
+from farm.backbones.infinity.bsq_vae import RELEASED_GROUPS, BsqVae
 from farm.backbones.infinity.checkpoint_files import read_metadata, read_state
+from farm.backbones.infinity.loading import GROUPS
 from farm.backbones.infinity.state_keys import (
     check_state,
     infinity_config,
@@ -82,9 +83,11 @@ def convert_checkpoint(
         )
     if any(folder.glob("*.safetensors")):
         raise InvalidRequestError(f"{folder} holds safetensors already: name an empty folder")
-    kind, state = _checked(read_state(source), str(source))
+    metadata = read_metadata(source)
+    groups = int(metadata.get(GROUPS, RELEASED_GROUPS))
+    kind, state = _checked(read_state(source), str(source), groups)
     folder.mkdir(parents=True, exist_ok=True)
-    files = _Writer(folder, PRECISIONS[precision], shard_bytes, read_metadata(source)).write(state)
+    files = _Writer(folder, PRECISIONS[precision], shard_bytes, metadata).write(state)
     return Converted(
         kind=kind,
         files=files,
@@ -93,7 +96,9 @@ def convert_checkpoint(
     )
 
 
-def _checked(state: Mapping[str, AnyTensor], source: str) -> tuple[Kind, dict[str, AnyTensor]]:
+def _checked(
+    state: Mapping[str, AnyTensor], source: str, groups: int
+) -> tuple[Kind, dict[str, AnyTensor]]:
     if is_transformer(state):
         renamed = transformer_state(state, source)
         with torch.device("meta"):
@@ -103,7 +108,7 @@ def _checked(state: Mapping[str, AnyTensor], source: str) -> tuple[Kind, dict[st
     if is_vae(state):
         renamed = vae_state(state, source)
         with torch.device("meta"):
-            expected = BsqVae(vae_config(renamed, source)).state_dict()
+            expected = BsqVae(vae_config(renamed, source, groups)).state_dict()
         check_state(renamed, expected, source)
         return "bsq_vae", renamed
     raise ModelSetError(

@@ -131,7 +131,7 @@ def vae_config(state: State, source: str, groups: int = RELEASED_GROUPS) -> BsqV
     """Sizes of an autoencoder from the shapes of `vae_state`.
 
     Raises:
-        ModelSetError: a tensor that says a size is missing.
+        ModelSetError: a tensor that says a size is missing, or the groups do not fit.
     """
     try:
         base = state["encoder.conv_in.conv.weight"].shape[0]
@@ -139,6 +139,11 @@ def vae_config(state: State, source: str, groups: int = RELEASED_GROUPS) -> BsqV
             state[f"encoder.down.{level}.block.0.conv1.conv.weight"].shape[0]
             for level in range(_count(state, r"^encoder\.down\.(\d+)\."))
         ]
+        if any(width % groups for width in (base, *widths)):
+            raise ModelSetError(
+                f"{source}: levels of {(base, *widths)} channels are not normalised in {groups} "
+                "groups: a file of another normalisation says so in its metadata"
+            )
         return BsqVaeConfig(
             bits=state["encoder.conv_out.conv.weight"].shape[0],
             base=base,

@@ -35,7 +35,7 @@ class NoiseConfig(_Config):
 
     flip_strength: Share = 0.3
     """Highest share of a scale's bits that later scales see flipped (self-correction)."""
-    condition_dropout: Rate = 0.0
+    condition_dropout: Rate = 0.0  # D8
     """Share of steps without text."""
     drop_path: Rate = 0.0
     """Rate of dropped paths at the last block."""

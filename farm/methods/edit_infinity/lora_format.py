@@ -134,5 +134,5 @@ def peft_config(config: LoraConfig) -> str:
 
 
 def adapters_of(flat: Flat, config: LoraConfig) -> Adapters:
-    """What an edit takes."""
+    """What an edit takes; dropout belongs to training alone (D11)."""
     return Adapters(flat, config.lora_r, config.lora_alpha / config.lora_r)

@@ -106,7 +106,7 @@ def region_of(wish: Wish, config: EditInfinityConfig) -> Region:
                 "word of the source prompt"
             )
         return "attention"
-    if wish.has_mask:
+    if wish.has_mask:  # D10
         return "mask"
     if wish.target_word is not None:
         return "word"
@@ -220,7 +220,7 @@ def _makes(region: Region, config: EditInfinityConfig) -> tuple[str, ...]:
 
 
 def _fitting(tokenizer: Tokenizer, text: str, rows: int, model: Model) -> Tokens:
-    tokens = tokenizer.encode(text)
+    tokens = tokenizer.encode(text)  # whole, D12
     found, most = len(tokens.ids), model.text_rows
     if found + rows > most:
         raise InvalidPromptError(

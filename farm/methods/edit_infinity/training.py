@@ -146,7 +146,7 @@ def optimise(
                 f"{run.updates}: try a learning_rate below {config.learning_rate:g} or another seed"
             )
         found.loss.backward()  # pyright: ignore[reportUnknownMemberType]
-        norm = torch.nn.utils.clip_grad_norm_([leaf], config.max_grad_norm).item()
+        norm = torch.nn.utils.clip_grad_norm_([leaf], config.max_grad_norm).item()  # D3
         optimiser = _optimiser(leaf, state, config)
         optimiser.step()
         state = _after(state, leaf, optimiser, found, norm, run)

@@ -63,7 +63,7 @@ def analyse(
 
 
 def views_of(config: AnalysisConfig, seed: int) -> Views:
-    """The views of an edit: the same of source and results, so that only edits differ."""
+    """The views of an edit: the same of source and results, so that only edits differ (D8)."""
     return sample_views(config.num_views, keyed_generator(seed, STAGE, "views"))
 
 

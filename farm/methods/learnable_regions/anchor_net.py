@@ -67,7 +67,7 @@ class AnchorNet(nn.Module):
     def forward(self, seen: RegionFeatures) -> Float[Tensor, "anchors sizes"]:
         """Log-probabilities of each anchor's sizes."""
         projected = self.projection(seen.features[None])[0]
-        if self.config.saliency:
+        if self.config.saliency:  # D4
             projected = torch.cat([projected, seen.saliency[None]])
         return self.head(self.stacked(projected, seen))
 

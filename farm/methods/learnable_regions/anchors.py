@@ -101,7 +101,7 @@ def pick_anchors(
         )
     order = [n for n in _falling(saliency) if free.flatten()[n]]
     places = [divmod(n, saliency.shape[1]) for n in order]
-    chosen: list[tuple[int, int]] = []
+    chosen: list[tuple[int, int]] = []  # D2
     while len(chosen) < count:
         for place in places:
             if len(chosen) == count:

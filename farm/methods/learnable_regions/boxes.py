@@ -51,7 +51,7 @@ def cell_boxes(
     """
     row, column = anchors.float().unbind(1)
     x, y = (row, column) if mirrored else (column, row)
-    if not released:
+    if not released:  # D1
         x, y = x + 0.5, y + 0.5
     half_height, half_width = sizes.unbind(1)
     sides = [

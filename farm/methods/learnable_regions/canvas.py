@@ -136,7 +136,7 @@ def paste(
     part = _to_size(canvas.placement.square.of(drawn), window.height, window.width).clamp(0, 1)
     mask = torch.zeros(1, height, width)
     inner = torch.ones(1, window.height, window.width)
-    if config.paste:
+    if config.paste:  # D6
         inner = window.of(paste_mask(canvas.box, height, width, config))
     window.of(mask).copy_(inner)
     result = image.clone()

@@ -330,7 +330,7 @@ def reference() -> LearnableRegionsConfig:
                 weight_decay=4.5e-2,
                 objective="gumbel",
             ),
-            render=RenderConfig(spacing="leading", paste=False),
+            render=RenderConfig(spacing="leading", paste=False),  # D10
             quirks=quirks,
         ),
         selection=SelectionConfig(rungs=((9, 50),), rule="released"),

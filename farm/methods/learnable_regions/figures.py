@@ -103,8 +103,9 @@ def _or_none(value: float) -> float | None:
 def _outline(
     image: Float[Tensor, "3 height width"], box: Box, colour: tuple[float, float, float]
 ) -> None:
-    width = max(1, round(_LINE_SHARE * min(image.shape[-2:])))
     left, top, right, bottom = box
+    width = max(1, round(_LINE_SHARE * min(image.shape[-2:])))
+    width = min(width, right - left, bottom - top)
     _fill(image, Box(left, top, right, top + width), colour)
     _fill(image, Box(left, bottom - width, right, bottom), colour)
     _fill(image, Box(left, top, left + width, bottom), colour)

@@ -44,7 +44,7 @@ def lay_out(
     relevance = None
     if anchors_config.grounding > 0:
         square, _ = scored_square(image, client, config.analysis)
-        # what makes the picture look like its caption and not like the target is to be replaced
+        # D3: what makes the picture look like its caption and not like the target is replaced
         relevance = client.relevance(square, -direction)
     saliency = saliency_map(
         mean_attention(analysis.attention),

@@ -73,7 +73,7 @@ def sampling_moves(schedule: NoiseSchedule, num_steps: int, spacing: str) -> lis
     """
     if spacing == "leading":
         return schedule.denoising(num_steps)
-    levels = len(schedule.alphas_cumprod)
+    levels = len(schedule.alphas_cumprod)  # D5
     timesteps = [round(levels - n * levels / num_steps) - 1 for n in range(num_steps)]
     alphas = [schedule.alpha_at(t) for t in timesteps]
     ends = [*alphas[1:], schedule.alpha_at(0)]

@@ -102,7 +102,7 @@ def score_pictures(
     for whole, seen in zip(wholes, views, strict=True):
         clip = clip_loss(seen, aim.target).item()
         directional = directional_loss(seen, aim.analysis.views, aim.direction).item()
-        structure = structure_loss(whole.tokens, aim.analysis.tokens).item()
+        structure = structure_loss(whole.tokens, aim.analysis.tokens).item()  # D9
         weights = aim.weights
         loss = weights.alpha * clip + weights.beta * directional + weights.gamma * structure
         if not abs(loss) < float("inf"):

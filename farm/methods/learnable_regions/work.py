@@ -25,7 +25,7 @@ class Drawn:
 
 def trains(config: SearchConfig, *, has_start: bool) -> bool:
     """Whether AnchorNet is trained on the picture."""
-    if config.chooser != "trained" or config.quirks.no_gradient:
+    if config.chooser != "trained" or config.quirks.no_gradient:  # D7
         return False
     return config.train or not has_start
 

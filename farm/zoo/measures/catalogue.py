@@ -33,6 +33,7 @@ MEASURES: Mapping[str, Measure] = {
     "attention": Measure(measure_word_attention, ("unet", "vae", "clip")),
     "inpainting": Measure(measure_inpainting, ("inpainting", "vae", "clip", "judge")),
     "dino": Measure(measure_saliency, ("dino",)),
+    "caption_vit": Measure(partial(measure_saliency, part="caption_vit"), ("caption_vit",)),
     _UNGROUNDED: Measure(
         partial(measure_text_to_image, part=_UNGROUNDED), (_UNGROUNDED, "vae", "clip", "judge")
     ),
@@ -82,6 +83,7 @@ LINES: tuple[Line, ...] = (
         for line in _lines(("clip", f"prefers_{kind}", "all"), caption=0.95, picture=0.95)
     ),
     *_lines(("dino", "all"), midpoint_iou=0.4, pointing=0.85),
+    *_lines(("caption_vit", "all"), midpoint_iou=0.4, pointing=0.85),
 )
 
 

@@ -57,9 +57,9 @@ def _shake_colours(
         values = low + (high - low) * torch.rand(len(crops), generator=generator)
         return values.view(-1, 1, 1, 1)
 
-    chosen = (draw(0, 1) < 0.8).float()
-    grey = (draw(0, 1) < 0.1).float()
-    blurred = (draw(0, 1) < 0.3).float()
+    chosen = (draw(0.0, 1.0) < 0.8).float()
+    grey = (draw(0.0, 1.0) < 0.1).float()
+    blurred = (draw(0.0, 1.0) < 0.3).float()
     brightness, contrast, saturation = draw(0.7, 1.3), draw(0.7, 1.3), draw(0.7, 1.3)
     weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     shaken = crops * brightness

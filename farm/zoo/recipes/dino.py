@@ -56,7 +56,8 @@ class Prototypes(nn.Module):
     def forward(
         self, features: Float[Tensor, "crops width"], hold: bool
     ) -> Float[Tensor, "crops prototypes"]:
-        prototypes = self.prototypes.detach() if hold else self.prototypes
+        # held, it still gets a gradient (zero): data parallelism waits for every parameter's
+        prototypes = self.prototypes.detach() + 0 * self.prototypes if hold else self.prototypes
         scored: Tensor = F.normalize(self.mlp(features), dim=-1) @ F.normalize(prototypes, dim=-1).T
         return scored
 

@@ -188,13 +188,14 @@ def train_recipe(
         for group in training.optimizer.param_groups:
             group["lr"] = learning_rate_at(training.step, config)
         module.train()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
-            loss, figures = recipe.loss(
-                module,
-                training.step,
-                config.batch_size,
-                generator_at(config.seed, training.step, rank),
-            )
+        generator = generator_at(config.seed, training.step, rank)
+        with (
+            torch.random.fork_rng(devices=()),
+            torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16),
+        ):
+            # layers that drop something take no generator; they too repeat in a resumed run
+            torch.random.manual_seed(generator.initial_seed())
+            loss, figures = recipe.loss(module, training.step, config.batch_size, generator)
         training.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(training.parameters.values(), config.clip)

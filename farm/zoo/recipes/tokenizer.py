@@ -6,15 +6,11 @@ more than today's, and 50 times a list of words that requests are likely to use.
 trained on these ids, so the counts stay as they are whatever becomes of the captions.
 """
 
-import json
-from collections.abc import Iterator
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTokenizer
 
 from farm.zoo.recipes.clip import TOKENS
@@ -40,7 +36,7 @@ _REQUESTED_COUNT = 50
 
 def write_tokenizer(folder: Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json`, the same bytes every time."""
-    merges = _merges()
+    merges = merge_pairs(_counts())
     # the layout of CLIP's vocabulary: characters, characters that end a word, merges, specials
     words = [*_CHARACTERS, *(c + _WORD_END for c in _CHARACTERS)]
     words += [first + second for first, second in merges]
@@ -50,26 +46,42 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _merges() -> list[tuple[str, str]]:
-    tokenizer = Tokenizer(BPE(end_of_word_suffix=_WORD_END, unk_token=_END))
-    tokenizer.pre_tokenizer = Whitespace()
-    trainer = BpeTrainer(
-        vocab_size=2000,  # more than there are: every word becomes one token
-        initial_alphabet=list(_CHARACTERS),
-        special_tokens=[],
-        end_of_word_suffix=_WORD_END,
-        min_frequency=1,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_texts(), trainer)
-    merges: list[list[str]] = json.loads(tokenizer.to_str())["model"]["merges"]
-    return [(first, second) for first, second in merges]
+def merge_pairs(counts: dict[str, int]) -> list[tuple[str, str]]:
+    """Byte-pair merges until every word is one piece (Sennrich et al. 2016, arXiv:1508.07909).
+
+    The most frequent pair first; among equals the one whose pieces are older: characters in the
+    order of their codes, then characters that end a word, as the counts name them, then merges.
+    (The `tokenizers` library leaves that order to chance: its trainer's merges differ from run to
+    run.)
+    """
+    words = {word: [*word[:-1], word[-1] + _WORD_END] for word in counts}
+    pieces = [*sorted(_CHARACTERS), *dict.fromkeys(split[-1] for split in words.values())]
+    age = {piece: i for i, piece in enumerate(pieces)}
+    merges: list[tuple[str, str]] = []
+    while True:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, split in words.items():
+            for pair in pairwise(split):
+                pairs[pair] += counts[word]
+        if not pairs:
+            return merges
+        best = min(pairs, key=lambda pair: (-pairs[pair], age[pair[0]], age[pair[1]]))
+        merges.append(best)
+        age.setdefault("".join(best), len(age))
+        words = {word: _merged(split, best) for word, split in words.items()}
 
 
-def _texts() -> Iterator[str]:
-    """Every word as often as it was counted."""
+def _merged(split: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for piece in split:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged
+
+
+def _counts() -> dict[str, int]:
     counted = _COUNTS.split()
-    for word, count in zip(counted[::2], counted[1::2], strict=True):
-        yield " ".join([word] * int(count))
-    for word in _REQUESTED.split():
-        yield " ".join([word] * _REQUESTED_COUNT)
+    counts = {w: int(n) for w, n in zip(counted[::2], counted[1::2], strict=True)}
+    return counts | dict.fromkeys(_REQUESTED.split(), _REQUESTED_COUNT)

@@ -11,7 +11,9 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from farm.zoo.recipes.autoencoder import AutoencoderRecipe
+from farm.zoo.recipes.caption_vit import CaptionVitRecipe
 from farm.zoo.recipes.clip import ClipRecipe
+from farm.zoo.recipes.dino import DinoRecipe
 from farm.zoo.recipes.inpainting import InpaintingRecipe
 from farm.zoo.recipes.judge import JudgeRecipe
 from farm.zoo.recipes.loop import LoopConfig, Recipe, Training, train_recipe
@@ -33,6 +35,8 @@ SMOKES = {
     "clip": Smoke(lambda _: ClipRecipe(), 6),
     "judge": Smoke(lambda _: JudgeRecipe(start_from=SCENES_FOLDER / "vae"), 2),
     "unet": Smoke(lambda cache: UNetRecipe(networks=SCENES_FOLDER, cache=cache, pool=_POOL), 2),
+    "dino": Smoke(lambda _: DinoRecipe(), 4),
+    "caption_vit": Smoke(lambda _: CaptionVitRecipe(), 2),
     "inpainting": Smoke(
         lambda cache: InpaintingRecipe(
             start_from=SCENES_FOLDER / "unet",

@@ -1,7 +1,7 @@
 """The tokenizer's recipe makes what ships."""
 
 from farm.zoo.recipes.clip import scenes_tokenizer
-from farm.zoo.recipes.tokenizer import write_tokenizer
+from farm.zoo.recipes.tokenizer import merge_pairs, write_tokenizer
 from farm.zoo.scenes.vocabulary import BACKGROUNDS, COLOUR_NAMES, PATTERNS, SHAPES, SIZES
 from farm.zoo.weights import SCENES_FOLDER
 
@@ -12,6 +12,17 @@ def test_the_recipe_writes_the_shipped_tokenizer_to_the_byte(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in shipped.iterdir()}
     for path in shipped.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_pairs_merge_by_frequency_and_ties_by_age():
+    assert merge_pairs({"low": 5, "lower": 2, "newest": 6})[:3] == [
+        ("w", "e"),  # 8: lower and newest
+        ("l", "o"),  # 7: low and lower
+        ("e", "we"),  # 6, as n-e, we-s and s-t; e is older than n, s and we
+    ]
+    # all pairs once: characters by their codes, and inside a word a merge only where it stands
+    assert merge_pairs({"ba": 1, "ac": 1}) == [("a", "c</w>"), ("b", "a</w>")]
+    assert merge_pairs({"aaa": 1}) == [("a", "a"), ("aa", "a</w>")]
 
 
 def test_every_word_of_the_world_is_one_token():

@@ -75,7 +75,7 @@ def test_matrices_of_blocks_alone_are_in_half_precision(tmp_path):
     halves = {n for n, p in model.named_parameters() if p.dtype == torch.bfloat16}
     singles = {n for n, p in model.named_parameters()} - halves
     assert all(n.startswith("blocks.") and n.endswith((".weight", ".bias")) for n in halves)
-    assert len(halves) == 11 * CONFIG.depth
+    assert len(halves) == 12 * CONFIG.depth
     assert {"head.weight", "word_embed.weight", "cfg_uncond", "blocks.0.ada_gss"} <= singles
     assert {"blocks.1.ca_norm.weight", "blocks.1.sa.scale_mul_1H11"} <= singles
 
@@ -159,6 +159,12 @@ def test_an_autoencoder_is_read_with_both_spellings(tmp_path, short):
     found = load_vae(path)
     assert found.config == VAE_CONFIG
     assert_same_weights(found, tiny_vae())
+
+
+def test_another_normalisation_must_be_said(tmp_path):
+    save_file(released_vae(), tmp_path / "vae.safetensors")
+    with pytest.raises(ModelSetError, match=r"\(8, 8, 8, 16\) channels.*32 groups"):
+        load_vae(tmp_path / "vae.safetensors")
 
 
 def test_an_autoencoders_training_state_is_passed_over(tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -36,10 +37,15 @@ def finish(stage: Generator[Progress, None, R]) -> tuple[list[Progress], R]:
             return reports, done.value
 
 
-def metered_client(prediction: str = "epsilon") -> tuple[RegionsClient, Meter]:
-    spec = tiny_region_spec(prediction)
-    meter = Meter(OperationHost(tiny_region_networks(spec)))
-    return RegionsClient(meter, spec), meter
+@cache
+def tiny_host() -> OperationHost:
+    """Networks are frozen, so all tests may share them."""
+    return OperationHost(tiny_region_networks())
+
+
+def metered_client() -> tuple[RegionsClient, Meter]:
+    meter = Meter(tiny_host())
+    return RegionsClient(meter, tiny_region_spec()), meter
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def test_outlines_of_boxes():
     assert (image == 0).all()
 
 
-@pytest.mark.parametrize("box", [Box(0, 0, 2, 2), Box(250, 290, 256, 300), Box(0, 0, 300, 256)])
+@pytest.mark.parametrize("box", [Box(0, 0, 2, 2), Box(290, 250, 300, 256), Box(0, 0, 300, 256)])
 def test_small_boxes_and_those_at_the_border_stay_in_the_picture(box):
     drawn = draw_boxes(torch.zeros(3, 256, 300), [box])
     rows, columns = torch.nonzero((drawn != 0).any(0), as_tuple=True)
@@ -36,13 +36,23 @@ def test_salient_cells_are_red_and_anchors_are_marked(height, width):
     image = torch.full((3, height, width), 0.5)
     _, placement = fit_to_model(image, 64, mode="pad")
     saliency = torch.zeros(8, 8)
-    saliency[4, 5] = 1.0
-    drawn = draw_attention(image, saliency, torch.tensor([[4, 3]]), placement)
+    saliency[4, 4] = 1.0
+    saliency[3, 3] = 1.0
+    drawn = draw_attention(image, saliency, torch.tensor([[3, 3]]), placement)
     square = placement.square
-    y = round((36 - square.top) * height / square.height)
-    marked = round((28 - square.left) * width / square.width)
-    hot = round((44 - square.left) * width / square.width)
+
+    def place(pixel: float, start: int, length: int, size: int) -> int:
+        return round((pixel - start) * size / length)
+
+    y, marked = (
+        place(28, square.top, square.height, height),
+        place(28, square.left, square.width, width),
+    )
     assert drawn[1, y, marked] > 0.8  # yellow
+    y, hot = (
+        place(36, square.top, square.height, height),
+        place(36, square.left, square.width, width),
+    )
     assert drawn[0, y, hot] > 0.7
     assert drawn[2, y, hot] < 0.3
     assert torch.equal(drawn[:, 0, 0], image[:, 0, 0])

@@ -1,0 +1,114 @@
+import pytest
+import torch
+
+from farm.backbones.infinity.schedules import table_schedule
+from farm.errors import EditFailedError, InvalidImageError
+from farm.methods.edit_infinity.config import EditingConfig
+from farm.methods.edit_infinity.editing import EditOutput, restored
+from farm.methods.edit_infinity.framing import frame_of
+from farm.methods.edit_infinity.region import from_attention, from_mask, nothing, whole
+
+LAYOUT = table_schedule("1.000", "1M", cell=1, stride=16)
+WIDE = table_schedule("0.666", "0.25M", cell=1, stride=16)
+
+
+def region_of(mask, layout=LAYOUT, size=None, **options):
+    edits = options.pop("edits", "white")
+    size = tuple(mask.shape[-2:]) if size is None else size
+    frame = frame_of(*size, layout.image_size)
+    return from_mask(mask, frame, size, layout, EditingConfig(**options), edits=edits)
+
+
+def square(side=1024, at=(256, 384)):
+    mask = torch.zeros(1, side, side)
+    mask[:, at[0] : at[1], at[0] : at[1]] = 1
+    return mask
+
+
+def test_a_mask_marks_its_cells_and_a_ramp_around():
+    found = region_of(square())
+    assert found.cells.sum() == 64
+    assert found.cells[16:24, 16:24].all()
+    assert found.weight[20, 14:30].tolist() == [
+        *(0.25, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+        *(0.25, 0.5, 0.75, 1, 1),
+    ]
+
+
+def test_either_colour_may_be_the_edited_one():
+    assert torch.equal(region_of(1 - square(), edits="black").weight, region_of(square()).weight)
+
+
+def test_a_mask_of_any_resolution_and_ratio_is_brought_to_the_cells():
+    mask = torch.zeros(1, 300, 500)
+    mask[:, :, 250:] = 1
+    found = region_of(mask, WIDE)
+    assert found.cells.shape == WIDE.latent_size == (26, 39)
+    columns = found.cells.all(0)
+    assert not columns[:19].any()
+    assert columns[20:].all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "size", "message"),
+    [
+        (square(64, (8, 16)), (65, 64), "64 x 64 pixels, the image 64 x 65"),
+        (torch.zeros(1, 64, 64), None, "nothing in the mask is white.*'black'"),
+        (torch.zeros(1, 1024, 1024).index_fill(2, torch.tensor([500]), 1.0), None, "no fifth"),
+    ],
+)
+def test_masks_that_mark_nothing_are_refused(mask, size, message):
+    with pytest.raises(InvalidImageError, match=message):
+        region_of(mask, size=size)
+
+
+def test_attention_marks_what_exceeds_the_threshold():
+    score = torch.zeros(64, 64)
+    score[10:20, 30:40] = 1
+    score[12, 32] = 3
+    loose = from_attention(score, LAYOUT, EditingConfig(threshold=0.2))
+    assert torch.equal(loose.cells, score > 0)
+    tight = from_attention(score, LAYOUT, EditingConfig(threshold=0.5))
+    assert tight.cells.sum() == 1
+
+
+def test_attention_that_is_the_same_everywhere_shows_nothing():
+    with pytest.raises(EditFailedError, match="same everywhere"):
+        from_attention(torch.ones(64, 64), LAYOUT, EditingConfig())
+
+
+def test_a_plotted_mask_is_distorted():
+    score = torch.zeros(64, 64)
+    score[50:60, 50:60] = 1
+    exact = from_attention(score, LAYOUT, EditingConfig())
+    drawn = from_attention(score, LAYOUT, EditingConfig(plotted_mask=True))
+    assert torch.equal(exact.cells, score > 0)
+    assert not torch.equal(drawn.cells, exact.cells)
+
+
+def test_kernels_differ():
+    released, paper = region_of(square()), region_of(square(), kernel="paper")
+    assert torch.equal(released.cells, paper.cells)
+    assert not torch.equal(released.weight, paper.weight)
+
+
+def test_everything_and_nothing():
+    assert whole(WIDE).weight.eq(0).all()
+    assert nothing(WIDE).weight.eq(1).all()
+    assert not nothing(WIDE).cells.any()
+
+
+def test_untouched_pixels_are_the_originals_own():
+    original = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 24:40, 24:40] = 1
+    output = EditOutput(torch.ones(3, 64, 64), mask, {})
+    frame = frame_of(64, 64, (64, 64))
+    pasted = restored(output, original, frame, paste_back=True, stride=8)
+    changed = (pasted != original).any(0)
+    assert not changed[:16].any()
+    assert not changed[:, 48:].any()
+    assert pasted[:, 26:38, 26:38].min() > 0.99
+    assert pasted[:, 24:40, 24:40].min() > 0.95  # a disc is short of the square's corners
+    plain = restored(output, original, frame, paste_back=False, stride=8)
+    assert torch.equal(plain, output.image)

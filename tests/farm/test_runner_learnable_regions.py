@@ -1,0 +1,145 @@
+"""Learnable Regions through the runner: its stages in the store, its outputs, its errors."""
+
+import json
+
+import pytest
+import torch
+
+from farm.backbones.host import OperationHost
+from farm.errors import BackboneLostError, InvalidPromptError, InvalidRequestError
+from farm.images import decode_image, encode_png
+from farm.masks import decode_mask
+from farm.requests import parse_request
+from farm.runner import load_output, load_stage, prepare, run_edit
+from farm.storage.opening import open_store
+from farm.zoo.model_sets import open_model_set
+from tests.tiny_regions import tiny_region_networks, write_tiny_region_set
+
+PICTURE = encode_png(torch.rand(3, 24, 40, generator=torch.Generator().manual_seed(0)))
+QUICK = {
+    "point_number": 2,
+    "min_window_size": 1.0,
+    "max_window_size": 2.0,
+    "window_step": 1.0,
+    "epochs": 1,
+    "per_image_iteration": 2,
+    "preview_steps": 2,
+    "finalists": 1,
+    "num_steps": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets") / "regions"
+    write_tiny_region_set(folder)
+    return open_model_set(str(folder))
+
+
+@pytest.fixture(scope="module")
+def host():
+    return OperationHost(tiny_region_networks())
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(str(tmp_path / "store"))
+
+
+def prepared(models, *, target="a blue ball", **parameters):
+    fields = {
+        "method": "learnable_regions",
+        "image": "picture.png",
+        "source_prompt": "a red ball",
+        "target_prompt": target,
+        "model_set": str(models.folder),
+        "parameters": QUICK | parameters,
+    }
+    return prepare(parse_request(fields), PICTURE, models)
+
+
+class LostAfter:
+    """A backbone that is gone after some calls."""
+
+    def __init__(self, host, calls):
+        self.host, self.left = host, calls
+
+    def run_all(self, calls):
+        self.left -= len(calls)
+        if self.left < 0:
+            raise BackboneLostError("the backbone is gone: try again")
+        return self.host.run_all(calls)
+
+
+def test_an_edit_keeps_every_pixel_outside_its_region_and_says_what_it_tried(models, host, store):
+    result = run_edit(prepared(models, draw_box=True), store, host)
+    edited = decode_image(load_output(store, result, "edited.png")).image
+    original = decode_image(PICTURE).image
+    mask = decode_mask(load_output(store, result, "mask.png"))
+    outside = (mask == 0).expand_as(original)
+    assert outside.any()
+    assert torch.equal(edited[outside], original[outside])
+    assert not torch.equal(edited, original)
+    regions = json.loads(load_output(store, result, "regions.json"))
+    assert len(regions["table"]) == 2
+    assert len(regions["loss_curve"]) > 0
+    left, top, right, bottom = regions["winner"]["box"]
+    inside = torch.zeros(24, 40, dtype=torch.bool)
+    inside[top:bottom, left:right] = True
+    assert not (mask.reshape(24, 40) > 0)[~inside].any()
+    assert {"attention.png", "boxes.png"} <= set(result.files)
+
+
+def test_the_analysis_serves_other_targets_and_the_search_other_selections(models, host, store):
+    first = run_edit(prepared(models), store, host)
+    assert first.provenance.stages_made == ["analysis", "search"]
+    again = run_edit(prepared(models, test_alpha=5.0), store, host)
+    assert again.provenance.stages_made == []
+    other = run_edit(prepared(models, target="a green ball"), store, host)
+    assert other.provenance.stages_made == ["search"]
+    assert "dino_forward" in first.provenance.work
+    assert "dino_forward" not in other.provenance.work
+
+
+def test_an_interrupted_search_goes_on_and_gives_the_same_bits(
+    models, host, store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("farm.runner.running._CHECKPOINT_SECONDS", 0.0)
+    edit = prepared(models)
+    whole = open_store(str(tmp_path / "other"))
+    counting = LostAfter(host, 10_000)
+    expected = load_output(whole, run_edit(edit, whole, counting), "edited.png")
+    calls = 10_000 - counting.left
+    with pytest.raises(BackboneLostError):
+        run_edit(edit, store, LostAfter(host, calls // 2))
+    resumed = LostAfter(host, 10_000)
+    assert load_output(store, run_edit(edit, store, resumed), "edited.png") == expected
+    assert 10_000 - resumed.left < calls  # it did not begin anew
+
+
+def test_a_trained_anchornet_starts_another_edit(models, host, store, tmp_path):
+    edit = prepared(models)
+    run_edit(edit, store, host)
+    path = tmp_path / "search.safetensors"
+    path.write_bytes(load_stage(store, "default", edit.stages["search"])[path.name])
+    started = prepared(models, anchornet=str(path), train=False, target="a green ball")
+    assert started.stages["analysis"] == edit.stages["analysis"]
+    plain = prepared(models, target="a green ball")
+    assert started.stages["search"] != plain.stages["search"]
+    result = run_edit(started, store, host)
+    assert result.provenance.stages_made == ["search"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"anchornet": "nowhere.safetensors"}, InvalidRequestError, "nowhere"),
+        ({"max_window_size": 99.0}, InvalidRequestError, "max_window_size"),
+        ({"point_number": 0}, InvalidRequestError, "point_number"),
+        ({"target": "a blue ball " * 20}, InvalidPromptError, "tokens"),
+        ({"tau_c": 0.5}, InvalidRequestError, "parameters.tau_c: no such field"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_any_network(models, change, error, says):
+    with pytest.raises(error, match=says):
+        prepared(models, **change)

@@ -1,0 +1,140 @@
+"""The zoo's T5, BSQ autoencoder and Infinity: a handful of steps each, one after the other."""
+
+import itertools
+import random
+
+import pytest
+import torch
+
+from farm.backbones.infinity.networks import load_infinity_networks
+from farm.backbones.infinity.tokenizer import TextTokenizer
+from farm.zoo.judge import Judge
+from farm.zoo.recipes.bsq_vae import BsqVaeRecipe
+from farm.zoo.recipes.infinity import InfinityRecipe, scenes_infinity_spec
+from farm.zoo.recipes.loop import LoopConfig, Recipe, Training, train_recipe
+from farm.zoo.recipes.t5 import INSTRUCTION, T5Recipe, scenes_text_tokenizer
+from farm.zoo.recipes.word_sets import BACKGROUND_SET, word_sets
+from farm.zoo.scenes.captions import caption, varied_caption
+from farm.zoo.scenes.scenes import generator_for, sample_scenes
+from farm.zoo.weights import SCENES_FOLDER
+
+STEPS = 4
+NAMES = ("t5", "bsq_vae", "infinity")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def recipe_of(name, exported):
+    if name == "t5":
+        return T5Recipe(networks=SCENES_FOLDER)
+    if name == "bsq_vae":
+        return BsqVaeRecipe()
+    return InfinityRecipe(networks=exported, cache=exported.parent / "cache", pool=24)
+
+
+def training_of(name, exported, folder):
+    config = LoopConfig(
+        steps=STEPS,
+        batch_size=12,
+        learning_rate=1e-3,
+        warmup=1,
+        checkpoint_every=STEPS // 2,
+        evaluate_every=None,
+    )
+    return Training(recipe_of(name, exported), config, folder)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """All three after a few steps, exported, each from those before."""
+    base = tmp_path_factory.mktemp("infinity-zoo")
+    exported = base / "export"
+    trainings = {}
+    for name in NAMES:
+        trainings[name] = training = training_of(name, exported, base / "whole")
+        assert isinstance(training.recipe, Recipe)
+        before = {n: p.detach().clone() for n, p in training.parameters.items()}
+        reports = list(train_recipe(training))
+        assert all(torch.isfinite(torch.tensor(r.loss)) for r in reports)
+        still = [n for n, p in training.parameters.items() if torch.equal(p, before[n])]
+        assert not still, "every parameter is trained"
+        training.recipe.export(training.averaged(), exported)
+    return trainings, exported
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resumed_training_ends_with_the_same_bits(trained, name, tmp_path):
+    trainings, exported = trained
+    first = training_of(name, exported, tmp_path)
+    list(itertools.islice(train_recipe(first), STEPS // 2))
+    second = training_of(name, exported, tmp_path)
+    assert second.step == STEPS // 2
+    list(train_recipe(second))
+    for key, value in trainings[name].module.state_dict().items():
+        assert torch.equal(second.module.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_exported_is_loaded(trained, name):
+    trainings, exported = trained
+    expected = trainings[name].averaged().state_dict()
+    loaded = trainings[name].recipe.load(exported).state_dict()
+    assert loaded.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(loaded[key], value.half().float(), rtol=0, atol=0)
+
+
+def test_together_they_are_a_model_set(trained):
+    _, exported = trained
+    spec = scenes_infinity_spec(exported)
+    networks = load_infinity_networks(exported, spec, "cpu")
+    assert spec.schedule("own").num_tokens == 130
+    numbers = {n: sum(p.numel() for p in m.parameters()) for n, m in networks.modules().items()}
+    assert 2 * sum(numbers.values()) < 9_000_000, f"bytes of {numbers} in half precision"
+    found = TextTokenizer(exported / "t5", 96).encode(f"a photo of a red circle{INSTRUCTION}")
+    assert found.ids == scenes_text_tokenizer().encode(found.prompt).ids
+
+
+def test_figures_are_those_of_held_out_scenes(trained, monkeypatch):
+    trainings, _ = trained
+    with torch.no_grad():
+        figures = {
+            name: trainings[name].recipe.evaluate(trainings[name].averaged())
+            for name in ("t5", "bsq_vae")
+        }
+        assert {"text_to_image", "prefers_shape"} <= figures["t5"].keys()
+        assert {"psnr", "psnr_1", "least_used_bit"} <= figures["bsq_vae"].keys()
+        # a judge that sees nothing will do: what counts here is that pictures are made and read
+        monkeypatch.setattr("farm.zoo.recipes.infinity.load_judge", lambda _: Judge().eval())
+        infinity = trainings["infinity"].recipe.evaluate(trainings["infinity"].averaged())
+    assert {"accuracy_1", "accuracy_8", "shape_1", "background_2"} <= infinity.keys()
+    assert 0.3 < infinity["accuracy_8"] < 0.9
+
+
+def test_every_word_of_the_captions_is_one_token():
+    tokenizer = scenes_text_tokenizer()
+    scenes = sample_scenes(60, generator_for("train", 5), split="train", two_share=0.5)
+    words = random.Random(0)
+    for index in range(60):
+        for text in (caption(scenes, index), varied_caption(scenes, index, words)[0]):
+            assert tokenizer.encode(text).length == len(text.split()) + 1, text
+
+
+def test_sets_of_words_are_each_objects_own():
+    texts = ["a photo of a large red circle and a striped blue heart in the sky", "a green ring"]
+    weights, tags = word_sets(scenes_text_tokenizer(), texts, [[1, 0], [0]], 17)
+    said = texts[0].split()
+    named = {slot: [said[n] for n in weights[0, slot].nonzero()[:, 0]] for slot in range(3)}
+    assert named == {
+        1: ["large", "red", "circle"],
+        0: ["striped", "blue", "heart"],
+        BACKGROUND_SET: ["sky"],
+    }
+    assert tags.tolist() == [[0, 1, 2], [0, -1, -1]]
+    torch.testing.assert_close(weights.sum(-1)[0], torch.ones(3))
