@@ -30,7 +30,7 @@ from farm.diffusion import DiffusionClient
 from farm.errors import FarmError, InvalidRequestError
 from farm.images import decode_image, encode_png
 from farm.masks import decode_mask
-from farm.methods.style_diffusion.editing import reconstruct
+from farm.methods.style_diffusion.sampling import reconstruct
 from farm.metrics.psnr import psnr
 from farm.results import EditResult
 from farm.runner import PreparedEdit, load_output, load_stage, prepare, versions

@@ -92,7 +92,7 @@ class Dino(nn.Module):
         for block in blocks:
             tokens = block(tokens)
         query, key = _query_and_key(last, tokens)
-        attention = ((query[:, :, :1] @ key.transpose(-2, -1)) * last.attn.scale).softmax(dim=-1)
+        attention = (query[:, :, :1] @ key.transpose(-2, -1)).softmax(dim=-1)
         return DinoFeatures(
             attention=attention[:, :, 0],
             tokens=self.vit.norm(last(tokens)),
@@ -132,10 +132,11 @@ def _query_and_key(
 ) -> tuple[
     Float[Tensor, "batch heads places head_dim"], Float[Tensor, "batch heads places head_dim"]
 ]:
+    """Of a layer's attention; the query already scaled."""
     attention = block.attn
     qkv = attention.qkv(block.norm1(tokens)).unflatten(-1, (3, attention.num_heads, -1))
     query, key, _ = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, places, head_dim)
-    return attention.q_norm(query), attention.k_norm(key)
+    return attention.q_norm(query) * attention.scale, attention.k_norm(key)
 
 
 def load_dino(folder: Path) -> Dino:

@@ -1,5 +1,6 @@
 """CLIP as a judge of pictures against words, frozen: embeddings, tokens, and what they rest on."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +42,10 @@ class Scorer(nn.Module):
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
         self.clip = clip.requires_grad_(False).eval()
-        vision = clip.config.vision_config
-        assert vision is not None
-        self.size = int(vision.image_size)
-        self.grid = self.size // int(vision.patch_size)
-        self.embed_width = int(clip.config.projection_dim)
+        embeddings = clip.vision_model.embeddings
+        self.size = int(embeddings.image_size)  # pyright: ignore[reportArgumentType]
+        self.grid = math.isqrt(embeddings.num_patches)
+        self.embed_width = clip.visual_projection.out_features
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
 

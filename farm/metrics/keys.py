@@ -77,8 +77,10 @@ class KeyNetwork(nn.Module):
         return self._keys_of(outputs[-1])
 
 
-def vit_keys(vit: VisionTransformer, *, name: str, size: int) -> KeyNetwork:
-    """Keys of the last block of a timm ViT (DINO's, or the scenes' own); ImageNet mean and std.
+def vit_keys(
+    vit: VisionTransformer, *, name: str, size: int, channels: Channels = IMAGENET
+) -> KeyNetwork:
+    """Keys of the last block of a timm ViT (DINO's, or the scenes' own).
 
     Raises:
         ModelSetError: its attention has no joint projection of queries, keys and values.
@@ -94,7 +96,7 @@ def vit_keys(vit: VisionTransformer, *, name: str, size: int) -> KeyNetwork:
     def keys_of(output: Tensor) -> Tensor:
         return output.chunk(3, dim=-1)[1]  # queries, keys, values
 
-    return KeyNetwork(vit, qkv, keys_of, name=name, size=size, channels=IMAGENET)
+    return KeyNetwork(vit, qkv, keys_of, name=name, size=size, channels=channels)
 
 
 def clip_keys(tower: CLIPVisionModel, *, name: str) -> KeyNetwork:

@@ -5,17 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import CLIPImageProcessorPil, CLIPModel
 
-from farm.errors import ModelSetError
-from farm.metrics.clip_score import ClipScorer, folder_tokenizer
+from farm.metrics.clip_score import ClipScorer
 from farm.metrics.distance import PairDistance
-from farm.metrics.keys import KeyNetwork, clip_keys
-from farm.metrics.perceptual import autoencoder_distance
+from farm.metrics.keys import KeyNetwork
 from farm.metrics.pie import region_distance, region_mse, region_psnr, region_ssim
 from farm.metrics.pie_columns import COLUMNS
 from farm.metrics.pie_masks import Convention, weight_of
@@ -138,38 +133,3 @@ def published_networks(folder: Path) -> PieNetworks:
     """
     require(folder, [DINO, "lpips-squeeze", CLIP])
     return PieNetworks(load_dino(folder), load_lpips(folder, "squeeze"), load_clip(folder))
-
-
-def model_set_networks(folder: Path, name: str) -> PieNetworks:
-    """A model set's own CLIP and autoencoder as stand-ins, under the model set's name.
-
-    Args:
-        folder: of the model set: holds `clip/`, `vae/` and `tokenizer/`.
-        name: of the model set; figures say for example `structure_distance[scenes-clip]`.
-
-    Raises:
-        ModelSetError: a network is missing or cannot be loaded.
-    """
-    try:
-        clip = CLIPModel.from_pretrained(
-            folder / "clip", local_files_only=True, dtype=torch.float32
-        )
-        vae = AutoencoderKL.from_pretrained(
-            folder / "vae", local_files_only=True, torch_dtype=torch.float32
-        )
-        tokenize = folder_tokenizer(folder / "tokenizer", clip)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelSetError(
-            f"{folder} does not serve as networks for metrics: {error}; expected clip/, vae/ and "
-            "tokenizer/"
-        ) from error
-    side = clip.vision_model.config.image_size
-    assert isinstance(side, int), "CLIP takes square pictures"
-    processor = CLIPImageProcessorPil(
-        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-    )
-    return PieNetworks(
-        keys=clip_keys(clip.vision_model, name=f"{name}-clip"),
-        perceptual=autoencoder_distance(vae, name=f"{name}-vae"),
-        clip=ClipScorer(clip, tokenize, processor, name=f"{name}-clip"),
-    )

@@ -25,6 +25,7 @@ from farm.errors import ModelSetError
 from farm.metrics.clip_score import ClipScorer, folder_tokenizer
 from farm.metrics.distance import InputRange
 from farm.metrics.keys import KeyNetwork, vit_keys
+from farm.metrics.normalisation import IMAGENET, Channels
 from farm.metrics.perceptual import LearnedDistance, LpipsTrunk, build_lpips
 
 _DIGEST = re.compile(r"-([0-9a-f]{8})\.pth$")
@@ -139,7 +140,9 @@ def load_dino(folder: Path) -> KeyNetwork:
     return load_vit_keys(vit, folder / DINO / "model.safetensors", name=DINO, size=224)
 
 
-def load_vit_keys(vit: VisionTransformer, weights: Path, *, name: str, size: int) -> KeyNetwork:
+def load_vit_keys(
+    vit: VisionTransformer, weights: Path, *, name: str, size: int, channels: Channels = IMAGENET
+) -> KeyNetwork:
     """A timm ViT with all its weights from a safetensors file.
 
     Raises:
@@ -150,7 +153,7 @@ def load_vit_keys(vit: VisionTransformer, weights: Path, *, name: str, size: int
         vit.load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ModelSetError(f"{weights} cannot be loaded as {name}: {error}") from error
-    return vit_keys(vit, name=name, size=size)
+    return vit_keys(vit, name=name, size=size, channels=channels)
 
 
 def load_clip(folder: Path) -> ClipScorer:

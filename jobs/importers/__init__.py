@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from farm.errors import InvalidRequestError
+from jobs.importers.learnable_regions import IMAGES_FILE, read_learnable_regions
 from jobs.importers.options import ImportOptions
 from jobs.importers.pie import MAPPING_FILE, read_pie
 from jobs.importers.style_diffusion import read_style_diffusion
@@ -42,6 +43,7 @@ JSONL = "jsonl"
 FORMS: Mapping[str, Form] = {
     JSONL: Form(_read_jsonl),
     "style-diffusion": Form(read_style_diffusion, has_cases=True),
+    "learnable-regions": Form(read_learnable_regions, file_in_folder=IMAGES_FILE),
     "pie": Form(read_pie, file_in_folder=MAPPING_FILE),
 }
 

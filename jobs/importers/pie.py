@@ -25,6 +25,7 @@ from jobs.manifests import BrokenLine, Line, ManifestLine
 
 MAPPING_FILE = "mapping_file.json"
 IMAGES = "annotation_images"
+_STYLE_DIFFUSION = "style_diffusion"
 CATEGORIES: Mapping[str, str] = {
     "0": "random",
     "1": "change object",
@@ -90,18 +91,21 @@ def read_pie(path: Path, options: ImportOptions) -> Iterator[Line]:
         yield ManifestLine(case.number, case.name, request, None, _place(case.name))
 
 
-def request_fields(case: PieCase) -> dict[str, Any]:
+def request_fields(case: PieCase, method: str = _STYLE_DIFFUSION) -> dict[str, Any]:
     """Fields of a request for an edit of the benchmark, without model set.
 
-    The blend follows the blended words and is off where the benchmark names none.
+    StyleDiffusion's blend follows the blended words and is off where the benchmark names none;
+    other methods get prompts and picture alone.
     """
-    parameters: dict[str, Any] = {"local_blend": case.blended is not None}
-    if case.blended is not None:
-        source, target = case.blended
-        parameters |= {"source_words": [source], "target_words": [target]}
+    parameters: dict[str, Any] = {}
+    if method == _STYLE_DIFFUSION:
+        parameters["local_blend"] = case.blended is not None
+        if case.blended is not None:
+            source, target = case.blended
+            parameters |= {"source_words": [source], "target_words": [target]}
     return {
         "id": case.name,
-        "method": "style_diffusion",
+        "method": method,
         "image": case.image,
         "source_prompt": case.source_prompt,
         "target_prompt": case.target_prompt,

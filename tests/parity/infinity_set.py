@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from transformers import T5Config, T5EncoderModel
 
-from farm.backbones.infinity.loading import load_transformer, load_vae, patchified
-from farm.backbones.infinity.networks import InfinityNetworks
+from farm.backbones.infinity.loading import load_transformer, load_vae
+from farm.backbones.infinity.networks import InfinityNetworks, spec_of
 from farm.backbones.infinity.operations import OPERATIONS
 from farm.backbones.infinity.quantiser import accumulate, quantise
 from farm.backbones.infinity.schedules import table_schedule
-from farm.backbones.infinity.spec import InfinitySpec
 from farm.backbones.infinity.text_encoder import T5TextEncoder
 from tests.inline import Inline
 
@@ -102,19 +101,8 @@ class Folder:
         return table_schedule(ratio, size or self.config["pn"], cell=cell, stride=stride)
 
     def spec(self, size=None):
-        sizes = self.transformer.config
-        return InfinitySpec(
-            name="golden",
-            width=sizes.width,
-            depth=sizes.depth,
-            hidden=sizes.hidden,
-            text_width=sizes.text_width,
-            text_rows=sizes.text_rows,
-            latent_channels=self.vae.config.bits,
-            stride=self.vae.config.stride,
-            patchify=patchified(sizes, self.vae.config),
-            size=size or self.config["pn"],
-        )
+        sizes, vae = self.transformer.config, self.vae.config
+        return spec_of("golden", sizes, vae, size=size or self.config["pn"])
 
     def executor(self, size=None):
         """This folder's operations; the text encoder is a stand-in that nothing asks."""
@@ -125,7 +113,6 @@ class Folder:
             d_ff=8,
             num_layers=1,
             num_heads=2,
-            tie_word_embeddings=True,
         )
         text = T5TextEncoder(T5EncoderModel(config))
         networks = InfinityNetworks(self.transformer, self.vae, text, self.spec(size), "cpu")

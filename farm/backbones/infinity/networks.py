@@ -1,19 +1,23 @@
 """The frozen networks of an Infinity model set, loaded once per process."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import T5EncoderModel
 
-from farm.backbones.infinity.bsq_vae import BsqVae
+from farm.backbones.infinity.bsq_vae import BsqVae, BsqVaeConfig
+from farm.backbones.infinity.config import InfinityConfig
 from farm.backbones.infinity.loading import (
     load_transformer,
     load_vae,
     patchified,
     warn_of_pairing,
 )
+from farm.backbones.infinity.schedules import Grid, Size
 from farm.backbones.infinity.spec import InfinitySpec
 from farm.backbones.infinity.text_encoder import T5TextEncoder
 from farm.backbones.infinity.transformer import Infinity
@@ -78,8 +82,9 @@ def load_text_encoder(
     """
     if not (folder / "config.json").is_file():
         raise ModelSetError(f"{folder / 'config.json'} is missing: fetch the text encoder again")
+    load: Callable[..., tuple[T5EncoderModel, dict[str, Any]]] = T5EncoderModel.from_pretrained
     try:
-        encoder, found = T5EncoderModel.from_pretrained(
+        encoder, found = load(
             folder,
             dtype=dtype,
             use_safetensors=True,
@@ -95,6 +100,41 @@ def load_text_encoder(
             "config.json belongs to another network, or the file is incomplete"
         )
     return T5TextEncoder(encoder).to(device)
+
+
+def spec_of(
+    name: str,
+    transformer: InfinityConfig,
+    vae: BsqVaeConfig,
+    *,
+    size: Size | None = None,
+    grids: tuple[Grid, ...] | None = None,
+) -> InfinitySpec:
+    """What a transformer and an autoencoder are together.
+
+    Args:
+        name: of the model set.
+        transformer: its sizes.
+        vae: its sizes.
+        size: of the pictures, for models of the published schedules.
+        grids: a schedule of its own instead.
+
+    Raises:
+        ModelSetError: the two do not fit together.
+    """
+    return InfinitySpec(
+        name=name,
+        width=transformer.width,
+        depth=transformer.depth,
+        hidden=transformer.hidden,
+        text_width=transformer.text_width,
+        text_rows=transformer.text_rows,
+        latent_channels=vae.bits,
+        stride=vae.stride,
+        patchify=patchified(transformer, vae),
+        size=size,
+        grids=grids,
+    )
 
 
 def check_fit(networks: InfinityNetworks, source: str) -> None:

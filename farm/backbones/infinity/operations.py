@@ -164,7 +164,7 @@ def edit(networks: InfinityNetworks, tensors: Tensors, static: Static) -> Batch:
         ]
         image = networks.vae.decode(steps[-1].codes)
     return Batch(
-        {"image": image, "bits": pack_bits(cells), "codes": steps[-1].codes},
+        {"image": image, "bits": pack_bits(cells)},
         {"infinity_forward": 2 if guided else 1, "bsq_decode": 1},
     )
 

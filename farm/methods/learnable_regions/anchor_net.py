@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from farm.errors import CorruptArtifactError
+from farm.errors import InvalidRequestError
 from farm.methods.learnable_regions.config import NetworkConfig, Quirks
 from farm.methods.learnable_regions.roi import roi_align
 
@@ -108,7 +108,7 @@ def build_anchor_net(
         start: parameters of a trained network.
 
     Raises:
-        CorruptArtifactError: `start` belongs to another network.
+        InvalidRequestError: `start` belongs to another network.
     """
     with torch.device("meta"):  # torch's own initialisation would draw from the global generator
         network = AnchorNet(width, num_sizes, config, quirks)
@@ -120,10 +120,10 @@ def build_anchor_net(
         needed = {n for n in fresh if not (quirks.unsaved_projection and _projects(n))}
         fits = needed == kept.keys() and all(kept[n].shape == fresh[n].shape for n in kept)
         if not fits:
-            raise CorruptArtifactError(
-                f"the AnchorNet has {_sizes_of(start)} sizes and the layers {sorted(start)}, "
-                f"expected {num_sizes} sizes of features {width} wide: use one that was trained "
-                "with these networks, sizes and layers"
+            raise InvalidRequestError(
+                f"anchornet: it has {_sizes_of(start)} sizes and the layers {sorted(start)}, "
+                f"expected {num_sizes} sizes of features {width} wide: name one that was trained "
+                "with these networks, sizes and layers, or train afresh"
             )
         network.load_state_dict(fresh | kept)
     network.projection.requires_grad_(not quirks.unsaved_projection)

@@ -62,12 +62,20 @@ def _smoothed(
 
 
 def seen_cells(placement: Placement, grid: int) -> Bool[Tensor, "{grid} {grid}"]:
-    """Cells whose middle shows the original and not the square's padding."""
-    middle = (torch.arange(grid) + 0.5) * (placement.size / grid)
-    square = placement.square
-    rows = (square.top <= middle) & (middle < square.top + square.height)
-    columns = (square.left <= middle) & (middle < square.left + square.width)
-    return rows[:, None] & columns
+    """Cells whose middle shows the original and not the square's padding.
+
+    Of a picture thinner than a cell, those that its own middle lies in.
+    """
+    square, cell = placement.square, placement.size / grid
+    rows = _seen(square.top, square.height, cell, grid)
+    return rows[:, None] & _seen(square.left, square.width, cell, grid)
+
+
+def _seen(start: int, length: int, cell: float, grid: int) -> Bool[Tensor, " {grid}"]:
+    middle = (torch.arange(grid) + 0.5) * cell
+    seen = (start <= middle) & (middle < start + length)
+    seen[int((start + length / 2) / cell)] = True
+    return seen
 
 
 def pick_anchors(

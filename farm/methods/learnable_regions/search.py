@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from farm.masks import Box
 from farm.methods.learnable_regions.analysed import Analysis
 from farm.methods.learnable_regions.analysis import scored_square
 from farm.methods.learnable_regions.anchor_net import (
@@ -64,8 +65,8 @@ def search(
 
     Raises:
         InvalidPromptError: to CLIP both prompts mean the same.
-        InvalidRequestError: there are more anchors than cells that show the picture.
-        CorruptArtifactError: `start` belongs to another AnchorNet.
+        InvalidRequestError: `start` belongs to another AnchorNet, or there are more anchors than
+            cells that show the picture.
         EditDivergedError: a loss is not finite.
     """
     state = checkpoint
@@ -217,10 +218,11 @@ class _Run:
                 yield Progress(STAGE, done_steps, self._total)
         pictures = [self._easel.on_square(drawing) for drawing in drawings]
         scores = score_pictures(pictures, self._aim, self._client)
-        losses = {r.box: s.loss for r, s in zip(regions, scores, strict=True)}
-        self.state = replace(self.state, table=_noted(self.state, losses))
+        losses = [score.loss for score in scores]
+        known = dict(zip((region.box for region in regions), losses, strict=True))
+        self.state = replace(self.state, table=_noted(self.state, known))
         self._step += steps * len(regions)
-        mean = sum(losses.values()) / len(losses)
+        mean = sum(losses) / len(losses)
         yield Progress(STAGE, self._step, self._total, mean, checkpoint=self.state)
 
     def train(
@@ -256,11 +258,11 @@ class _Run:
         return Progress(STAGE, self._step, self._total, curve[-1], detail)
 
 
-def _noted(state: SearchState, losses: Mapping[tuple[int, ...], float]) -> Tensor:
+def _noted(state: SearchState, losses: Mapping[Box, float]) -> Float[Tensor, "anchors sizes"]:
     """The table with the losses of boxes, wherever they are."""
     table = state.table.clone()
-    for i, row in enumerate(state.boxes.tolist()):
-        for j, box in enumerate(row):
-            if tuple(box) in losses:
-                table[i, j] = losses[tuple(box)]
+    for pair in _all_pairs(table):
+        box = state.region(*pair).box
+        if box in losses:
+            table[pair] = losses[box]
     return table

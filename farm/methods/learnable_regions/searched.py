@@ -54,13 +54,14 @@ class SearchState:
         Raises:
             CorruptArtifactError: a tensor is missing, or they do not belong together.
         """
-        state = cls(**{field.name: stored(tensors, field.name) for field in fields(cls)})
-        if not state.table.shape == state.boxes.shape[:2] == state.cells.shape[:2]:
+        found = {field.name: stored(tensors, field.name) for field in fields(cls)}
+        table, cells, boxes = (found[name].shape for name in ("table", "cells", "boxes"))
+        if not table == cells[:2] == boxes[:2]:
             raise CorruptArtifactError(
-                f"the stored search has a table of {tuple(state.table.shape)} and boxes of "
-                f"{tuple(state.boxes.shape)}: delete it and run it again"
+                f"the stored search has a table of {tuple(table)} and boxes of {tuple(boxes)}: "
+                "delete it and run it again"
             )
-        return state
+        return cls(**found)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ with the loss of every choice known, the expected loss and its gradient are exac
 """
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +22,14 @@ def expected_loss(
 ) -> Float[Tensor, ""]:
     """Mean over anchors of Σ_j π_ij L_ij: what a drawn size costs, exactly."""
     return (log_probs.exp() * table).sum(dim=1).mean()
+
+
+def amortised_loss(
+    network: AnchorNet,
+    examples: Sequence[tuple[RegionFeatures, Float[Tensor, "_anchors _sizes"]]],
+) -> Float[Tensor, ""]:
+    """Mean expected loss over pictures, each with its table: one network for all (spec §3)."""
+    return torch.stack([expected_loss(network(seen), table) for seen, table in examples]).mean()
 
 
 def gumbel_noise(

@@ -15,7 +15,6 @@ from farm.methods.style_diffusion.conditions import conditions_of, learned_value
 from farm.methods.style_diffusion.config import EditingConfig
 from farm.methods.style_diffusion.inverted import Inversion
 from farm.methods.style_diffusion.plan import EditPlan
-from farm.methods.style_diffusion.sampling import reconstruct
 from farm.methods.style_diffusion.schedule import (
     StepChoices,
     is_scored,
@@ -30,16 +29,6 @@ STAGE = "style_diffusion.editing"
 
 Ids = tuple[int, ...]
 Embeds = Float[Tensor, "tokens embed"]
-
-__all__ = [
-    "EditOutput",
-    "EditStep",
-    "edit",
-    "edit_cells",
-    "edit_steps",
-    "learned_values",
-    "reconstruct",
-]
 
 
 @dataclass(frozen=True)

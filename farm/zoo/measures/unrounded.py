@@ -1,7 +1,9 @@
 """The same networks before rounding: fp32 averages of a training beside what was exported."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any, cast
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -37,6 +39,7 @@ def write_unrounded(networks: Path, states: Path, folder: Path) -> list[str]:
             continue
         (path,) = files
         save_file(_averages(state, part, path), path, metadata={"format": "pt"})
+        _forget_precision(path.with_name("config.json"))
         replaced.append(part)
     return replaced
 
@@ -54,3 +57,15 @@ def _averages(state: Path, part: str, exported: Path) -> dict[str, Tensor]:
                 )
             averages[name] = average
     return averages
+
+
+def _forget_precision(config: Path) -> None:
+    """Transformers would round to what the configuration says, whatever the file holds."""
+    if config.is_file():
+        fields = json.loads(config.read_text(encoding="utf-8"))
+        for name in ("dtype", "torch_dtype"):
+            fields.pop(name, None)
+            for value in fields.values():
+                if isinstance(value, dict):
+                    cast(dict[str, Any], value).pop(name, None)
+        config.write_text(json.dumps(fields), encoding="utf-8")

@@ -84,6 +84,8 @@ class BsqVaeRecipe:
     """A folder to continue from."""
     sides: tuple[int, ...] = SIDES
     bits: int = BITS
+    held_out: int = 256
+    """Pictures that are evaluated."""
     name: str = VAE
 
     def build(self) -> nn.Module:
@@ -117,13 +119,17 @@ class BsqVaeRecipe:
         vae = module.get_submodule("vae")
         assert isinstance(vae, BsqVae)
         schedule = scenes_schedule(vae.config, self.sides)
-        images = render(sample_scenes(256, generator_for("heldout", 999), split="heldout")).images
+        images = render(
+            sample_scenes(self.held_out, generator_for("heldout", 999), split="heldout")
+        ).images
         with torch.no_grad():
             found = quantise(vae.encode(images), schedule)
-            decoded = [vae.decode(codes) for codes in found.history]
+            few = len(images) // 4  # the last scale alone is worth all of them
+            decoded = [vae.decode(codes[:few]) for codes in found.history[:-1]]
+            decoded.append(vae.decode(found.codes))
         figures: dict[str, float] = {}
         for side, pictures in zip(self.sides, decoded, strict=True):
-            error = (pictures - images).square().mean((1, 2, 3))
+            error = (pictures - images[: len(pictures)]).square().mean((1, 2, 3))
             figures[f"psnr_{side}"] = -10 * error.log10().mean().item()
         ones = torch.cat([bits.float().flatten(2) for bits in found.bits], dim=2).mean((0, 2))
         figures["psnr"] = figures[f"psnr_{self.sides[-1]}"]

@@ -38,6 +38,7 @@ def feature_pool(folder: Path, count: int, cache: Path, *, two_share: float) -> 
     return FeaturePool(scenes, tensors["features"], tensors["masks"])
 
 
+@torch.no_grad()
 def _encode(folder: Path, count: int, two_share: float) -> dict[str, Tensor]:
     vae = load_vae(folder)
     scenes = sample_scenes(
@@ -45,10 +46,11 @@ def _encode(folder: Path, count: int, two_share: float) -> dict[str, Tensor]:
     )
     features: list[Tensor] = []
     masks: list[Tensor] = []
-    for start in range(0, count, _CHUNK):
-        drawn = render(scenes[slice(start, start + _CHUNK)])
-        with torch.no_grad():
+    # called from a training step that computes in half precision, which flips bits near zero
+    with torch.autocast("cpu", enabled=False):
+        for start in range(0, count, _CHUNK):
+            drawn = render(scenes[slice(start, start + _CHUNK)])
             features.append(vae.encode(drawn.images).half())
-        masks.append(F.adaptive_avg_pool2d(drawn.masks, _MASK_SIDE).half())
-    tensors = {f.name: getattr(scenes, f.name) for f in fields(Scenes)}
-    return tensors | {"features": torch.cat(features), "masks": torch.cat(masks)}
+            masks.append(F.adaptive_avg_pool2d(drawn.masks, _MASK_SIDE).half())
+        encoded = {"features": torch.cat(features), "masks": torch.cat(masks)}
+    return {f.name: getattr(scenes, f.name) for f in fields(Scenes)} | encoded

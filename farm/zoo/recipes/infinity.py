@@ -13,7 +13,7 @@ from farm.backbones.infinity.config import InfinityConfig
 from farm.backbones.infinity.generation import Guidance, generate
 from farm.backbones.infinity.loading import load_transformer, load_vae
 from farm.backbones.infinity.loss import bit_loss
-from farm.backbones.infinity.networks import TEXT, TRANSFORMER, VAE, load_text_encoder
+from farm.backbones.infinity.networks import TEXT, TRANSFORMER, VAE, load_text_encoder, spec_of
 from farm.backbones.infinity.quantiser import quantise, teacher_inputs, teacher_targets
 from farm.backbones.infinity.sampling import Filter, KeyedNoise
 from farm.backbones.infinity.schedules import Schedule
@@ -55,17 +55,7 @@ def scenes_infinity_config(token_bits: int, text_width: int) -> InfinityConfig:
 def scenes_infinity_spec(folder: Path, sides: tuple[int, ...] = SIDES) -> InfinitySpec:
     """What a folder of exported parts holds."""
     sizes, vae = load_transformer(folder / TRANSFORMER).config, load_vae(folder / VAE).config
-    return InfinitySpec(
-        name="scenes",
-        width=sizes.width,
-        depth=sizes.depth,
-        hidden=sizes.hidden,
-        text_width=sizes.text_width,
-        text_rows=sizes.text_rows,
-        latent_channels=vae.bits,
-        stride=vae.stride,
-        grids=scenes_grids(sides),
-    )
+    return spec_of("scenes", sizes, vae, grids=scenes_grids(sides))
 
 
 class _Teacher(nn.Module):
@@ -102,6 +92,7 @@ class InfinityRecipe:
         grounding: weight of the grounding loss, which uses the scenes' true masks; 0 trains the
             ungrounded control.
         sides: of the autoencoder's scales.
+        held_out: prompts of one object that are evaluated, and half as many of two.
     """
 
     name = TRANSFORMER
@@ -116,7 +107,9 @@ class InfinityRecipe:
         two_share: float = 0.4,
         grounding: float = 0.05,
         sides: tuple[int, ...] = SIDES,
+        held_out: int = 64,
     ) -> None:
+        self.held_out = held_out
         self.start_from, self.networks, self.grounding = start_from, networks, grounding
         self.text = load_text_encoder(networks / TEXT)
         self.vae = load_vae(networks / VAE)
@@ -146,8 +139,8 @@ class InfinityRecipe:
         texts, orders = self._captions(rows, generator)
         ids, present = padded(self.tokenizer, texts)
         dropped = torch.rand(batch_size, generator=generator) < _DROP
-        with torch.no_grad():
-            text = self.text(ids, present)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            text = self.text(ids, present)  # as precise as when edits are made
         flips = self._flips(batch_size, generator)
         noisy = quantise(self.pool.features[rows].float(), self.schedule, flips)
         sets, tags = word_sets(self.tokenizer, texts, orders, ids.shape[1])
@@ -167,13 +160,12 @@ class InfinityRecipe:
     def evaluate(self, module: nn.Module) -> dict[str, float]:
         """Bits foretold on held-out scenes, scale by scale, and prompts that samples follow."""
         teacher = _teacher_in(module)
-        scenes = sample_scenes(128, generator_for("heldout", 703), split="heldout", two_share=0.33)
-        figures = self._accuracy(teacher, scenes)
+        figures = self._accuracy(teacher, _held_out(2 * self.held_out, 703, two_share=0.33))
         judge = load_judge(self.networks)
         wanted = concatenate(
             [
-                sample_scenes(64, generator_for("heldout", 700), split="heldout", two_share=0.0),
-                sample_scenes(32, generator_for("heldout", 701), split="heldout", two_share=1.0),
+                _held_out(self.held_out, 700, two_share=0.0),
+                _held_out(self.held_out // 2, 701, two_share=1.0),
             ]
         )
         return figures | match_prompts(judge, self.sample(module, wanted, seed=702), wanted)
@@ -268,6 +260,11 @@ class InfinityRecipe:
         sides = [height for height, _ in self.schedule.grids]
         by_scale = dict(zip(sides, accuracy.mean(0).tolist(), strict=True))
         return {f"accuracy_{side}": value for side, value in by_scale.items()}
+
+
+def _held_out(count: int, seed: int, *, two_share: float) -> Scenes:
+    generator = generator_for("heldout", seed)
+    return sample_scenes(count, generator, split="heldout", two_share=two_share)
 
 
 def _teacher_in(module: nn.Module) -> _Teacher:

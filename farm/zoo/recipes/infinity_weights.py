@@ -21,8 +21,9 @@ def initialise(infinity: Infinity, generator: torch.Generator) -> None:
             if isinstance(module, nn.Linear):
                 std = module.in_features**-0.5
                 module.weight.normal_(0, std, generator=generator)
-                if module.bias is not None:
-                    module.bias.zero_()
+                for name, parameter in module.named_parameters():
+                    if name == "bias":
+                        parameter.zero_()
         infinity.cfg_uncond.normal_(0, _TEXT_STD, generator=generator)
         infinity.pos_start.normal_(0, 0.02, generator=generator)
         infinity.lvl_embed.weight.normal_(0, 0.2, generator=generator)

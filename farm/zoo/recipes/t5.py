@@ -8,6 +8,7 @@ text that is trained together with a generator learns to say the same for all ob
 import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +96,6 @@ def build_t5(vocabulary: int, width: int = WIDTH, layers: int = 3) -> T5EncoderM
         num_heads=4,
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,
-        tie_word_embeddings=True,
         pad_token_id=0,
         eos_token_id=1,
     )
@@ -139,14 +139,19 @@ class T5Recipe:
     Args:
         start_from: a T5 folder to continue from.
         networks: where the finished CLIP is.
+        held_out: pictures that are evaluated, and half as many edits of each kind.
     """
 
     name = TEXT
 
     def __init__(
-        self, *, start_from: Path | None = None, networks: Path = Path("out/zoo/export")
+        self,
+        *,
+        start_from: Path | None = None,
+        networks: Path = Path("out/zoo/export"),
+        held_out: int = 256,
     ) -> None:
-        self.start_from = start_from
+        self.start_from, self.held_out = start_from, held_out
         self.tokenizer = scenes_text_tokenizer()
         self.clip = CLIPModel.from_pretrained(networks / "clip").float().eval()
         self.clip.requires_grad_(False)
@@ -155,7 +160,9 @@ class T5Recipe:
         with torch.random.fork_rng():
             torch.random.manual_seed(0)
             encoder = build_t5(_vocabulary())
-            reader = _Reader(encoder, self.clip.config.projection_dim)
+            width = self.clip.config.projection_dim
+            assert width is not None
+            reader = _Reader(encoder, width)
         if self.start_from is not None:
             reader.encoder = T5EncoderModel.from_pretrained(self.start_from).float()
         return reader
@@ -177,17 +184,17 @@ class T5Recipe:
         return loss, {"accuracy": (logits.argmax(0) == answers).float().mean().item()}
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """Retrieval of 256 held-out pictures, and whether the edited caption is preferred."""
-        scenes = sample_scenes(256, generator_for("heldout", 81), split="heldout")
-        texts = [caption(scenes, i) for i in range(256)]
+        """Retrieval among held-out pictures, and whether the edited caption is preferred."""
+        scenes = sample_scenes(self.held_out, generator_for("heldout", 81), split="heldout")
+        texts = [caption(scenes, i) for i in range(self.held_out)]
         best = self._pictures(render(scenes).images) @ self._texts(module, texts).T
-        answers = torch.arange(256)
+        answers = torch.arange(self.held_out)
         figures = {
             "image_to_text": (best.argmax(1) == answers).float().mean().item(),
             "text_to_image": (best.argmax(0) == answers).float().mean().item(),
         }
         for kind in DEFAULT_TYPES:
-            edits = sample_edits(128, 82, (kind,))
+            edits = sample_edits(self.held_out // 2, 82, (kind,))
             truths = [edit_truth(e) for e in edits]
             after = self._pictures(torch.cat([t.target.images for t in truths]))
             new = self._texts(module, [e.target_prompt for e in edits])
@@ -216,9 +223,8 @@ class T5Recipe:
     ) -> Float[Tensor, "pictures embed"]:
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
         with torch.no_grad():
-            found = self.clip.get_image_features(pixel_values=(images - mean) / std)
-        embeds = found if isinstance(found, Tensor) else found.pooler_output
-        return F.normalize(embeds.float(), dim=-1)
+            found: Any = self.clip.get_image_features(pixel_values=(images - mean) / std)
+        return F.normalize(found.pooler_output.float(), dim=-1)
 
     def _texts(self, module: nn.Module, texts: list[str]) -> Float[Tensor, "texts embed"]:
         text, _ = module(*padded(self.tokenizer, texts))

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoTokenizer, CLIPProcessor
 
 from farm.metrics.clip_score import folder_tokenizer
-from farm.metrics.pie_suite import model_set_networks
+from farm.metrics.stand_ins import model_set_networks
 from farm.zoo.weights import SCENES_FOLDER
 from tests.farm.metrics.networks import picture
 

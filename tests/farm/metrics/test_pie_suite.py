@@ -1,3 +1,4 @@
+import json
 import math
 import shutil
 
@@ -7,7 +8,8 @@ import torch
 from farm.errors import ModelSetError
 from farm.metrics.pie import region_psnr
 from farm.metrics.pie_columns import COLUMNS
-from farm.metrics.pie_suite import PieMetrics, model_set_networks, published_networks
+from farm.metrics.pie_suite import PieMetrics, published_networks
+from farm.metrics.stand_ins import model_set_networks
 from farm.metrics.structure import structure_distance
 from farm.zoo.weights import SCENES_FOLDER
 from tests.farm.metrics.networks import picture
@@ -31,7 +33,7 @@ def case():
 def test_stand_ins_have_names_of_their_own(networks):
     names = PieMetrics(networks).names()
     assert names == [
-        "structure_distance[scenes-clip]",
+        "structure_distance[scenes-caption_vit]",
         "psnr_unedited",
         "distance_unedited[features-scenes-vae]",
         "mse_unedited",
@@ -52,7 +54,7 @@ def test_every_figure_is_its_own_measure(networks, case, convention):
     assert figures["psnr_unedited"] == pytest.approx(expected)
     options = {"released": (255.0, False), "corrected": (1.0, True)}[convention]
     keys = [networks.keys(p, levels=options[0], antialias=options[1]) for p in pair]
-    assert figures["structure_distance[scenes-clip]"] == pytest.approx(
+    assert figures["structure_distance[scenes-caption_vit]"] == pytest.approx(
         structure_distance(*keys).item()
     )
     black = (edited * mask)[None]
@@ -68,7 +70,7 @@ def test_every_figure_is_its_own_measure(networks, case, convention):
 def test_an_unchanged_picture_has_no_distance(networks, case):
     source, _, mask = case
     figures = PieMetrics(networks)(source, source, mask, PROMPTS[0], PROMPTS[0])
-    assert figures["structure_distance[scenes-clip]"] == 0
+    assert figures["structure_distance[scenes-caption_vit]"] == 0
     assert figures["distance_unedited[features-scenes-vae]"] == 0
     assert figures["mse_unedited"] == 0
     assert figures["ssim_unedited"] == pytest.approx(1)
@@ -98,3 +100,27 @@ def test_networks_that_are_absent_are_an_early_error(tmp_path):
     shutil.copytree(SCENES_FOLDER / "clip", tmp_path / "clip")
     with pytest.raises(ModelSetError, match="does not serve as networks for metrics"):
         model_set_networks(tmp_path, "half")
+
+
+def test_a_model_set_without_a_vit_takes_clips_keys(tmp_path):
+    for part in ("clip", "vae", "tokenizer"):
+        (tmp_path / part).symlink_to(SCENES_FOLDER / part)
+    assert model_set_networks(tmp_path, "own").keys.name == "own-clip"
+    (tmp_path / "caption_vit").mkdir()
+    (tmp_path / "caption_vit" / "config.json").write_text('{"architecture": "none"}')
+    with pytest.raises(ModelSetError, match="no ViT that timm builds"):
+        model_set_networks(tmp_path, "own")
+
+
+def test_keys_of_the_scenes_vit_see_its_own_channels(networks, case):
+    """Block by block with the mean and std of its folder."""
+    config = json.loads((SCENES_FOLDER / "caption_vit" / "config.json").read_text())
+    about, vit = config["pretrained_cfg"], networks.keys.trunk
+    mean, std = (torch.tensor(about[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    image = case[0][None]
+    with torch.no_grad():
+        states = vit.norm_pre(vit._pos_embed(vit.patch_embed((image - mean) / std)))
+        for block in vit.blocks[:-1]:
+            states = block(states)
+        _, expected, _ = vit.blocks[-1].attn.qkv(vit.blocks[-1].norm1(states)).chunk(3, dim=-1)
+        torch.testing.assert_close(networks.keys(image), expected)

@@ -32,10 +32,10 @@ def one_thread():
 
 def recipe_of(name, exported):
     if name == "t5":
-        return T5Recipe(networks=SCENES_FOLDER)
+        return T5Recipe(networks=SCENES_FOLDER, held_out=16)
     if name == "bsq_vae":
-        return BsqVaeRecipe()
-    return InfinityRecipe(networks=exported, cache=exported.parent / "cache", pool=24)
+        return BsqVaeRecipe(held_out=16)
+    return InfinityRecipe(networks=exported, cache=exported.parent / "cache", pool=24, held_out=8)
 
 
 def training_of(name, exported, folder):

@@ -18,6 +18,7 @@ from farm.zoo.measures.saliency import saliency_cases
 from farm.zoo.measures.text_to_image import prompts_with
 from farm.zoo.measures.unrounded import write_unrounded
 from farm.zoo.measures.word_attention import AttentionReader, measure_word_attention
+from farm.zoo.recipes.clip import ClipRecipe
 from farm.zoo.recipes.loop import LoopConfig, Training
 from farm.zoo.recipes.unet import UNetRecipe
 from farm.zoo.scenes.captions import caption
@@ -177,3 +178,14 @@ def test_unrounded_networks_are_the_averages_that_were_exported(tmp_path):
     training.save()
     with pytest.raises(ModelSetError, match=r"conv_in\.bias differs"):
         write_unrounded(networks, tmp_path / "states", tmp_path / "again")
+
+
+def test_an_unrounded_clip_is_not_rounded_again_as_it_is_loaded(tmp_path):
+    recipe = ClipRecipe(start_from=SCENES_FOLDER / "clip")
+    training = Training(recipe, LoopConfig(1, 6, 1e-3), tmp_path / "states")
+    training.average["logit_scale"] += 1e-5  # less than fp16 can tell apart
+    training.save()
+    recipe.export(training.averaged(), tmp_path / "networks")
+    write_unrounded(tmp_path / "networks", tmp_path / "states", tmp_path / "fp32")
+    found = recipe.load(tmp_path / "fp32").get_parameter("logit_scale")
+    assert torch.equal(found, training.average["logit_scale"])

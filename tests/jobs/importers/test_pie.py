@@ -17,6 +17,7 @@ from jobs.importers.pie import (
     category_table,
     read_cases,
     read_pie,
+    request_fields,
     without_brackets,
 )
 from jobs.manifests import BrokenLine, ManifestLine
@@ -114,6 +115,13 @@ def test_an_entry_as_it_is_published(entries):
     assert (parameters.source_words, parameters.target_words) == (("red",), ("blue",))
     assert parameters.local_blend
     assert parameters.tau_c == 0.4
+
+
+def test_other_methods_get_prompts_and_picture_alone(entries):
+    (case,) = read_cases(entries({}))
+    fields = request_fields(case, "learnable_regions")
+    assert (fields["method"], fields["parameters"]) == ("learnable_regions", {})
+    assert fields["target_prompt"] == "a blue ball on sand"
 
 
 def test_brackets_leave_no_gap():

@@ -13,8 +13,9 @@ from farm.backbones.networks import Networks
 from farm.diffusion import DiffusionClient, EditNoise, EditQuery
 from farm.methods.style_diffusion.cells import EditCell
 from farm.methods.style_diffusion.conditions import learned_values
-from farm.methods.style_diffusion.editing import EditStep, edit_steps, reconstruct
+from farm.methods.style_diffusion.editing import EditStep, edit_steps
 from farm.methods.style_diffusion.plan import plan_edit
+from farm.methods.style_diffusion.sampling import reconstruct
 from farm.methods.style_diffusion.words import find_words
 from farm.samplers.ddim import NoiseSchedule
 from tests.parity.golden_set import FullSet, GoldenSet, relative

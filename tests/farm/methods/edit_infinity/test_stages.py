@@ -30,9 +30,7 @@ class Edit:
         self.region = self.region_of(mask)
         self.output = self.run(
             EDIT,
-            self.session.edit_stage(
-                self.stored[CODES], self.region, self.stored.get(PROMPT), self.stored.get(LORA)
-            ),
+            self.session.edit_stage(self.stored[CODES], self.region, *self.learned),
         )
 
     def stage(self, name):
@@ -44,6 +42,10 @@ class Edit:
             LORA: lambda: self.session.lora_stage(codes, self.stored.get(PROMPT)),
             ATTENTION: lambda: self.session.attention_stage(codes),
         }[name]()
+
+    @property
+    def learned(self):
+        return self.stored.get(PROMPT), self.stored.get(LORA)
 
     def run(self, name, stage):
         before = dict(self.meter.work)
@@ -139,10 +141,23 @@ def test_each_switch_changes_the_edit():
         {"top_k": 1},
         {"cfg_insertion": -1},
         {"use_lora_iter": 2},
-        {"use_embedding_iter": 2},
     ]
     configs = [small(learning_rate=0.1, **changes) for changes in switches]
     assert_all_differ([Edit(config, word=None).output.image for config in configs])
+
+
+def test_the_iteration_that_is_asked_for_follows_the_target():
+    edit = Edit(word=None)
+    config = small(use_embedding_iter=2)
+    again = Edit(config, word=None, stored=edit.stored)
+    asked = []
+    client = again.session.client
+    original = client.edit
+    client.edit = lambda query, layout: asked.append(query) or original(query, layout)
+    finish(again.session.edit_stage(again.stored[CODES], again.region, *again.learned))
+    (query,) = asked
+    assert torch.equal(query.text[-2:], edit.stored[PROMPT].rows(2))
+    assert len(query.text) == len(again.plan.target.ids) + 2
 
 
 def test_regions_give_different_edits():

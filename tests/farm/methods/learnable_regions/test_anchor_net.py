@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from farm.errors import CorruptArtifactError
+from farm.errors import InvalidRequestError
 from farm.methods.learnable_regions.anchor_net import (
     AnchorNet,
     RegionFeatures,
@@ -158,10 +158,10 @@ def test_an_unsaved_projection_is_neither():
 @pytest.mark.parametrize("sizes", [2, 4])
 def test_a_network_of_other_sizes_is_refused(sizes):
     other = state_of(built(sizes=sizes))
-    with pytest.raises(CorruptArtifactError, match=f"has {sizes} sizes.*expected 3 sizes"):
+    with pytest.raises(InvalidRequestError, match=f"has {sizes} sizes.*expected 3 sizes"):
         built(start=other)
 
 
 def test_half_a_network_is_refused():
-    with pytest.raises(CorruptArtifactError, match="trained"):
+    with pytest.raises(InvalidRequestError, match="trained"):
         built(start={"head.0.weight": torch.ones(2)})

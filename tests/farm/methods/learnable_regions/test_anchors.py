@@ -128,6 +128,13 @@ def test_padding_has_no_anchors(height, width):
     assert cells.any()
 
 
+def test_a_picture_thinner_than_a_cell_has_anchors_too():
+    _, placement = fit_to_model(torch.zeros(3, 1, 200), 16, mode="pad")
+    cells = seen_cells(placement, 4)
+    assert cells.sum() == 4
+    assert len(pick_anchors(random_map(4, 4), 4, 1.0, cells)) == 4
+
+
 # As released
 
 

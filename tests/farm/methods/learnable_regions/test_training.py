@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from farm.methods.learnable_regions.anchor_net import RegionFeatures, build_anch
 from farm.methods.learnable_regions.boxes import cell_boxes
 from farm.methods.learnable_regions.config import NetworkConfig, Quirks, TrainingConfig, reference
 from farm.methods.learnable_regions.training import (
+    amortised_loss,
     expected_loss,
     gumbel_choice,
     gumbel_loss,
@@ -102,6 +104,15 @@ def test_with_time_it_chooses_each_anchor_s_best_size():
     list(train_on_table(net, seen(), losses, config, key=("t",)))
     assert net(seen()).argmax(1).tolist() == [0, 1, 2, 1]
     assert loss_of(net, losses) < -0.9
+
+
+def test_over_many_pictures_it_is_their_mean():
+    net, other = network(), replace(seen(), features=seen().features + 1)
+    found = amortised_loss(net, [(seen(), table(1)), (other, table(2))])
+    alone = [expected_loss(net(s), t) for s, t in ((seen(), table(1)), (other, table(2)))]
+    torch.testing.assert_close(found, sum(alone) / 2)
+    found.backward()
+    assert all(p.grad is not None for p in net.parameters())
 
 
 # The Gumbel form

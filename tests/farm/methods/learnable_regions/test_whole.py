@@ -5,7 +5,12 @@ from functools import cache
 import pytest
 import torch
 
-from farm.errors import CorruptArtifactError, EditDivergedError, InvalidPromptError
+from farm.errors import (
+    CorruptArtifactError,
+    EditDivergedError,
+    InvalidPromptError,
+    InvalidRequestError,
+)
 from farm.images import fit_to_model
 from farm.masks import Box
 from farm.methods.learnable_regions.analysed import Analysis
@@ -133,7 +138,7 @@ def test_a_given_network_is_trained_further(run):
 
 def test_a_network_of_other_sizes_is_refused(run):
     config = changed(search__anchors__max_window_size=3.0)
-    with pytest.raises(CorruptArtifactError, match="has 2 sizes"):
+    with pytest.raises(InvalidRequestError, match="it has 2 sizes"):
         whole(config, start=network_of(run.search.to_tensors()))
 
 

@@ -3,8 +3,9 @@ import torch
 
 from farm.methods.style_diffusion.cells import EditCell
 from farm.methods.style_diffusion.chain import train_timestep
+from farm.methods.style_diffusion.conditions import learned_values
 from farm.methods.style_diffusion.config import EditingConfig
-from farm.methods.style_diffusion.editing import edit_cells, learned_values
+from farm.methods.style_diffusion.editing import edit_cells
 from farm.methods.style_diffusion.inverted import fresh_state
 from farm.methods.style_diffusion.mapping_network import (
     build_mapping_network,

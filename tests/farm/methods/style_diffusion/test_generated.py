@@ -7,8 +7,9 @@ from diffusers import DDIMScheduler
 from farm.diffusion import NoiseQuery
 from farm.methods.style_diffusion.cells import EditCell
 from farm.methods.style_diffusion.config import EditingConfig
-from farm.methods.style_diffusion.editing import edit_cells, reconstruct
+from farm.methods.style_diffusion.editing import edit_cells
 from farm.methods.style_diffusion.plan import plan_prompts
+from farm.methods.style_diffusion.sampling import reconstruct
 from tests.farm.methods.style_diffusion.runs import (
     CONFIG,
     SOURCE,

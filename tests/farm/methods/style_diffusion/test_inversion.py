@@ -7,10 +7,11 @@ import torch
 
 from farm.diffusion import DiffusionClient, NoiseQuery
 from farm.errors import EditDivergedError
+from farm.methods.style_diffusion.conditions import learned_values
 from farm.methods.style_diffusion.config import InversionConfig
-from farm.methods.style_diffusion.editing import learned_values, reconstruct
 from farm.methods.style_diffusion.inverted import InversionState
 from farm.methods.style_diffusion.mapping_network import output_of, value_input
+from farm.methods.style_diffusion.sampling import reconstruct
 from farm.samplers.ddim import NoiseSchedule, ddim_step
 from tests.farm.methods.style_diffusion.runs import CONFIG, inverted, metered_client
 
