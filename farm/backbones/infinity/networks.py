@@ -82,7 +82,8 @@ def load_text_encoder(
     """
     if not (folder / "config.json").is_file():
         raise ModelSetError(f"{folder / 'config.json'} is missing: fetch the text encoder again")
-    load: Callable[..., tuple[T5EncoderModel, dict[str, Any]]] = T5EncoderModel.from_pretrained
+    model: Any = T5EncoderModel  # annotated as if it never gave its loading report
+    load: Callable[..., tuple[T5EncoderModel, dict[str, Any]]] = model.from_pretrained
     try:
         encoder, found = load(
             folder,

@@ -293,7 +293,7 @@ def scenes() -> LearnableRegionsConfig:
             anchors=AnchorConfig(
                 point_number=6,
                 distance=2.0,
-                smoothing=0.7,
+                smoothing=1.2,  # tuned on seed 5 (PAPER.md), as is grounding
                 grounding=0.5,
                 min_window_size=2.5,
                 max_window_size=6.0,

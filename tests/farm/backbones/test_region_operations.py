@@ -246,7 +246,7 @@ def test_a_folder_gives_back_what_was_saved(tmp_path: Any) -> None:
 
 def test_a_folder_without_them_is_refused(tmp_path: Any) -> None:
     write_tiny_set(tmp_path)
-    with pytest.raises(ModelSetError, match="dino cannot be loaded"):
+    with pytest.raises(ModelSetError, match="cannot be loaded"):
         load_networks(tmp_path, tiny_region_spec(), "cpu")
 
 
