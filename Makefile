@@ -21,11 +21,12 @@ $(STAMP): constraints.txt pyproject.toml
 demo: $(STAMP) ## edit the held-out scenes of examples/demo, with a report under out/demo
 	$(BIN)/editfarm demo
 
-# three processes, so that the actors' Ray is gone before the jobs start theirs
+# a process each, so that the actors' Ray is gone before the jobs start theirs
 test: $(STAMP) ## everything that runs on a fresh machine, at most 20 minutes
 	$(BIN)/python -m pytest -m "not gpu and not weights" tests/farm tests/parity
 	$(BIN)/python -m pytest -m "not gpu and not weights" tests/actors
 	$(BIN)/python -m pytest -m "not gpu and not weights" tests/jobs
+	$(BIN)/python -m pytest -m "not gpu and not weights" tests/cluster
 
 check: $(STAMP) ## format, lint, types, layers
 	$(BIN)/ruff format --check .

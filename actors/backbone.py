@@ -1,23 +1,35 @@
-"""The backbone actor: frozen networks that answer batched, stateless calls.
+"""The backbone: frozen networks that answer batched, stateless calls. `actors.shell` is its actor.
 
-`Backbone` holds no Ray; `BackboneActor` is the same class as an actor. Health and figures have a
-concurrency group of their own, so they answer while a long step runs.
+No Ray in it but for marks on methods: health, figures and cancellation have a concurrency group of
+their own in the actor, so they answer while a long step runs.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-import ray
 import torch
 
-from actors.batcher import Batcher, BatcherStats, Outcome
-from farm.calls import Call
+from actors.batcher import Batcher, Outcome, Work
+from actors.caps import CudaGauge
+from actors.limits import Limits
+from actors.metrics import watch_backbone
+from actors.sender import ANYBODY, Sender
+from actors.stats import BatcherStats
+from farm.calls import Call, Paused
 from farm.errors import FarmError
+
+_LAST_WORDS = 0.5
+"""Seconds for answers to leave a process that ends because its compute thread hangs."""
 
 
 class Host(Protocol):
     """What a backbone needs of whoever holds the networks; `OperationHost` is one."""
+
+    def run_step(self, items: Sequence[Work]) -> Sequence[Outcome | Paused]:
+        """Outcomes of items of one key, in their order, or where they are paused."""
+        ...
 
     def run_batch(self, calls: Sequence[Call]) -> list[Outcome]:
         """Outcomes of calls of one key, in their order."""
@@ -41,8 +53,10 @@ class Backbone:
         device: what it is called with.
         warm_up: calls computed before the backbone is ready, as the first compile and allocate.
         threads: threads of one tensor operation.
-        max_batch: largest number of calls in a batch.
-        max_queue: waiting calls beyond which further ones are refused.
+        limits: of queue, batches and shares.
+        memory_share: of the device's memory, where several backbones share one.
+        on_hang: what to do once a step was given up; by default this process ends, as nothing can
+            end a thread, and Ray starts it anew.
 
     Raises:
         FarmError: the networks cannot be loaded, or cannot answer the warm-up.
@@ -55,39 +69,51 @@ class Backbone:
         *,
         warm_up: Sequence[Call] = (),
         threads: int = 1,
-        max_batch: int = 16,
-        max_queue: int = 1024,
+        limits: Limits | None = None,
+        memory_share: float = 1.0,
+        on_hang: Callable[[], None] | None = None,
     ) -> None:
         torch.set_num_threads(threads)
         self._device = device
+        gauge = CudaGauge(device, memory_share) if device.startswith("cuda") else None
         self._host = build_host(device)
         for call in warm_up:
             for outcome in self._host.run_batch([call]):
                 if isinstance(outcome, FarmError):
                     raise outcome
-        self._batcher = Batcher(self._host.run_batch, max_batch=max_batch, max_queue=max_queue)
+        self._batcher = Batcher(
+            self._host.run_step, limits, gauge=gauge, on_hang=on_hang or _end_soon
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        watch_backbone(self._batcher.stats)
 
-    async def answer(self, calls: Sequence[Call]) -> list[Outcome]:
+    async def answer(self, calls: Sequence[Call], sender: Sender = ANYBODY) -> list[Outcome]:
         """Outcomes in the order of the calls, which are awaited together."""
-        return await self._batcher.answer_all(calls)
+        self._loop = asyncio.get_running_loop()
+        return await self._batcher.answer_all(calls, sender)
 
-    @ray.method(concurrency_group="ctl")
-    async def health(self) -> int:
+    async def cancel(self, caller: str) -> int:
+        """Drop all calls of a caller; how many they were. From any event loop."""
+        if self._loop is None:
+            return 0
+        cancelled = asyncio.run_coroutine_threadsafe(self._cancel(caller), self._loop)
+        return await asyncio.wrap_future(cancelled)
+
+    def health(self) -> int:
         """The process id; whoever gets it knows that the networks are loaded and warm."""
         return os.getpid()
 
-    @ray.method(concurrency_group="ctl")
-    async def stats(self) -> BatcherStats:
+    def stats(self) -> BatcherStats:
         """Figures of the batcher since this process started."""
         return self._batcher.stats()
 
-    @ray.method(concurrency_group="ctl")
-    async def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Process, device, and what the host says of its networks."""
         return {"pid": os.getpid(), "device": self._device, **self._host.describe()}
 
+    async def _cancel(self, caller: str) -> int:
+        return self._batcher.cancel(caller)
 
-# no resources here: cluster/table.py sets them by .options()
-BackboneActor: Any = ray.remote(  # pyright: ignore[reportCallIssue] - Ray types no groups
-    concurrency_groups={"ctl": 4}
-)(Backbone)
+
+def _end_soon() -> None:
+    asyncio.get_running_loop().call_later(_LAST_WORDS, os._exit, 1)

@@ -1,209 +1,266 @@
 """Continuous batching: whenever the compute thread is free, it takes all that waits of one key.
 
-No Ray in it: asyncio for those who wait, one thread for the computation. There is no window and no
-timer; while a batch is computed the next one gathers by itself.
+No Ray in it: asyncio for those who wait, one thread for the computation. While a batch is computed
+the next one gathers by itself. An operation of several steps comes back after each of them, so its
+items meet others at every step, and a newcomer waits for one step.
 """
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import TypeAlias
 
 import torch
 
-from farm.calls import Answer, Call
-from farm.errors import EditFailedError, FarmError, QueueFullError, UnavailableError
+from actors.anticipation import Anticipation
+from actors.caps import MemoryGauge, padded_size
+from actors.lanes import Item, Outcome
+from actors.limits import Limits
+from actors.sender import ANYBODY, Sender
+from actors.stats import BatcherStats
+from actors.tally import Tally
+from actors.waiting_room import Chosen, WaitingRoom
+from farm.calls import Call, Paused
+from farm.errors import (
+    BackboneLostError,
+    EditCancelledError,
+    EditFailedError,
+    FarmError,
+    UnavailableError,
+)
 
 logger = logging.getLogger(__name__)
 
-Outcome: TypeAlias = Answer | FarmError
-"""What became of a call. An error is a value here, since a list of calls may fail in part."""
-
-RunBatch: TypeAlias = Callable[[Sequence[Call]], list[Outcome]]
-"""Computes calls of one key in one batch; outcomes in their order."""
-
-Key: TypeAlias = tuple[Hashable, ...]
-
-
-@dataclass(frozen=True)
-class BatcherStats:
-    """Counts since the batcher was made.
-
-    Attributes:
-        batches: batches that were computed; one that failed counts as the parts it was split into.
-        items: calls that were computed.
-        failed: of these, calls whose outcome is an error.
-        refused: calls that found the queue full.
-        dropped: calls whose caller went away before they were computed.
-        waiting: calls in the queue now.
-        busy_seconds: time for which the compute thread was busy.
-        items_by_op: computed calls by operation.
-    """
-
-    batches: int = 0
-    items: int = 0
-    failed: int = 0
-    refused: int = 0
-    dropped: int = 0
-    waiting: int = 0
-    busy_seconds: float = 0.0
-    items_by_op: Mapping[str, int] = field(default_factory=dict[str, int])
-
-    @property
-    def mean_batch(self) -> float:
-        """Calls computed per batch; 0 before the first."""
-        return self.items / self.batches if self.batches else 0.0
-
-
-@dataclass(eq=False)
-class _Item:
-    call: Call
-    outcome: "asyncio.Future[Outcome]"
+Work: TypeAlias = Call | Paused
+RunStep: TypeAlias = Callable[[Sequence[Work]], Sequence[Outcome | Paused]]
+"""Computes work of one key in one batch: outcomes in its order, or where it is paused."""
 
 
 class Batcher:
     """Answers calls in batches, from one event loop with one compute thread.
 
-    Keys take turns, the one that has waited longest first, so none starves; inside a key the
-    oldest calls go first. A batch that fails is halved until the calls that cannot be computed
-    stand alone: only these fail.
+    Whose batch is next is the `WaitingRoom`'s business. A batch that runs out of memory goes back
+    and comes again in halves; one that fails otherwise is halved until the items that cannot be
+    computed stand alone: only these fail.
 
     Args:
-        run_batch: computes calls of one key; runs in the compute thread.
-        max_batch: largest number of calls in a batch.
-        max_queue: waiting calls beyond which further ones are refused.
+        run_step: computes items of one key; runs in the compute thread.
+        limits: of queue, batches and shares.
+        gauge: of the device's memory, where batches are to be probed.
+        on_hang: called when a step was given up; the thread is lost then, and nothing more is
+            computed: whoever owns the process should end it.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, run_batch: RunBatch, *, max_batch: int = 16, max_queue: int = 1024) -> None:
-        self._run_batch = run_batch
-        self._max_batch = max_batch
-        self._max_queue = max_queue
-        self._queues: OrderedDict[Key, deque[_Item]] = OrderedDict()
-        self._caps: dict[Key, int] = {}  # largest batch that fits the memory, where known
-        self._stats = BatcherStats()  # replaced as a whole, so that any thread may read it
+    def __init__(
+        self,
+        run_step: RunStep,
+        limits: Limits | None = None,
+        *,
+        gauge: MemoryGauge | None = None,
+        on_hang: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self._run_step = run_step
+        self._limits = limits or Limits()
+        self._on_hang, self._clock = on_hang, clock
+        self._room = WaitingRoom(self._limits, gauge)
+        self._tally = Tally(clock)
+        self._anticipation = Anticipation(self._limits.linger)
+        self._running: list[Item] = []
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._dispatcher: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closed = self._hung = False
 
-    async def answer_all(self, calls: Sequence[Call]) -> list[Outcome]:
+    async def answer_all(self, calls: Sequence[Call], sender: Sender = ANYBODY) -> list[Outcome]:
         """Outcomes in the order of the calls; the calls may be computed in different batches.
 
         A call that cannot be queued has a QueueFullError as its outcome, the others go on. When
         the caller is cancelled, its calls that are not being computed yet are dropped.
         """
         if self._closed:
-            return [UnavailableError("this backbone is shutting down: ask again") for _ in calls]
+            return [_closing() for _ in calls]
         if self._dispatcher is None:
             self._dispatcher = asyncio.create_task(self._dispatch())
-        return list(await asyncio.gather(*[self._enqueue(call) for call in calls]))
+        return list(await asyncio.gather(*[self._enqueue(call, sender) for call in calls]))
+
+    def cancel(self, caller: str) -> int:
+        """Drop all calls of a caller, which get an EditCancelledError at once; how many they were.
+
+        What is being computed runs to the end of its step, for nobody. Call it in the event loop.
+        """
+        waiting = self._room.remove(lambda item: item.sender.caller == caller)
+        running = [item for item in self._running if item.sender.caller == caller]
+        found = [item for item in (*waiting, *running) if not item.outcome.done()]
+        for item in found:
+            _deliver(item, EditCancelledError(f"{item.call.op} of {caller} was cancelled"))
+        self._tally.cancelled += len(found)
+        return len(found)
 
     def stats(self) -> BatcherStats:
         """The figures so far; may be asked from any thread."""
-        return self._stats
+        return self._tally.stats(self._room, len(self._running))
 
     async def close(self) -> None:
         """Stop after the batch that is being computed; whoever waits gets an UnavailableError."""
         self._closed = True
-        for queue in self._queues.values():
-            for item in queue:
-                _deliver(item, UnavailableError("this backbone is shutting down: ask again"))
-        self._queues.clear()
+        for item in self._room.remove(lambda _: True):
+            _deliver(item, _closing())
         self._wake.set()
         if self._dispatcher is not None:
             await self._dispatcher
-        self._thread.shutdown()
+        self._thread.shutdown(wait=not self._hung)
 
-    def _enqueue(self, call: Call) -> "asyncio.Future[Outcome]":
-        item = _Item(call, asyncio.get_running_loop().create_future())
-        waiting = sum(len(queue) for queue in self._queues.values())
-        if waiting >= self._max_queue:
-            self._count(refused=1)
-            _deliver(item, _queue_full(waiting))
-            return item.outcome
-        self._queues.setdefault(call.key, deque()).append(item)
-        self._count(waiting=1)
+    def _enqueue(self, call: Call, sender: Sender) -> "asyncio.Future[Outcome]":
+        now = self._clock()
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        item = Item(call, sender, call.key, outcome, now)
+        if sender.attempt:
+            item.key = (*item.key, "again", id(item))
+        refusal = self._room.refusal(item)
+        if refusal is not None:
+            self._tally.refused += 1
+            _deliver(item, refusal)
+            return outcome
+        if sender.priority == "interactive":
+            self._anticipation.arrived(now)
+        self._room.add(item)
         self._wake.set()
-        return item.outcome
+        return outcome
 
     async def _dispatch(self) -> None:
-        while not self._closed:
+        while not (self._closed or self._hung):
             self._wake.clear()
-            while self._queues:
-                key, batch = self._next_batch()
-                if batch:
-                    await self._compute(key, batch)
-            if not self._closed:
+            while not self._hung and (chosen := self._room.next_batch()) is not None:
+                self._tally.dropped += chosen.dropped
+                start = self._clock()
+                await self._compute(chosen.items, chosen)
+                self._room.served(chosen, self._clock() - start)
+                await self._keep_free()
+            if not (self._closed or self._hung):
                 await self._wake.wait()
 
-    def _next_batch(self) -> tuple[Key, list[_Item]]:
-        """Calls of the key whose turn it is, without those that nobody awaits any more."""
-        key, queue = self._queues.popitem(last=False)
-        size = (
-            1 if queue[0].call.static.get("alone", False) else self._caps.get(key, self._max_batch)
-        )
-        batch: list[_Item] = []
-        dropped = 0
-        while queue and len(batch) < size:
-            item = queue.popleft()
-            if item.outcome.done():
-                dropped += 1
-            else:
-                batch.append(item)
-        if queue:
-            self._queues[key] = queue  # at the end of the row: the other keys come first
-        self._count(waiting=-len(batch) - dropped, dropped=dropped)
-        return key, batch
-
-    async def _compute(self, key: Key, batch: list[_Item]) -> None:
-        """Compute a batch and deliver; halve it when it fails as a whole."""
-        calls = [item.call for item in batch]
-        start = perf_counter()
-        running = asyncio.get_running_loop().run_in_executor(self._thread, self._run, calls)
-        await asyncio.wait({running})
-        self._count(busy_seconds=perf_counter() - start)
-        error = running.exception()
-        if error is not None and len(batch) > 1:
-            await self._halve(key, batch, error)
+    async def _compute(self, items: list[Item], chosen: Chosen) -> None:
+        """Compute items of one batch and deliver; part them when they fail as a whole."""
+        start = self._clock()
+        waited = sum(start - item.since for item in items)
+        self._running = items
+        self._tally.started()
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._thread, self._run, items, chosen)
+        done, _ = await asyncio.wait({running}, timeout=self._limits.step_seconds)
+        if not done:
+            self._give_up(items)
             return
-        outcomes = running.result() if error is None else [_failure(calls[0], error)]
-        self._count_batch(calls[0].op, outcomes)
-        for item, outcome in zip(batch, outcomes, strict=True):
-            _deliver(item, outcome)
+        self._running = []
+        seconds = self._tally.stopped()
+        error = running.exception()
+        if error is not None and len(items) > 1:
+            await self._part(items, chosen, error)
+            return
+        results = running.result() if error is None else [_failure(items[0].call, error)]
+        self._tally.computed(items, results)
+        self._room.records.computed(items, seconds, waited)
+        for item, result in zip(items, results, strict=True):
+            self._next(item, result)
 
-    async def _halve(self, key: Key, batch: list[_Item], error: BaseException) -> None:
-        half = len(batch) // 2
+    async def _part(self, items: list[Item], chosen: Chosen, error: BaseException) -> None:
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            self._caps[key] = half
-        logger.warning("a batch of %d %s failed and is halved: %r", len(batch), key[0], error)
-        await self._compute(key, batch[:half])
-        await self._compute(key, batch[half:])
+            traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+            chosen.record.cap.ran_out(len(items))
+            logger.warning("%d %s need too much memory: halved", len(items), chosen.record.op)
+            self._room.put_back([item for item in items if not item.outcome.done()])
+            return
+        half = len(items) // 2
+        logger.warning("a batch of %d %s failed: halved: %r", len(items), chosen.record.op, error)
+        await self._compute(items[:half], chosen)
+        if not self._hung:
+            await self._compute(items[half:], chosen)
 
-    def _count(self, **amounts: float) -> None:
-        grown = {name: getattr(self._stats, name) + amount for name, amount in amounts.items()}
-        self._stats = replace(self._stats, **grown)
+    def _next(self, item: Item, result: Outcome | Paused) -> None:
+        """Hand out an outcome, or let a paused item in again."""
+        if not isinstance(result, Paused):
+            if item.sender.priority == "interactive":
+                self._anticipation.answered(self._clock())
+            _deliver(item, result)
+        elif self._closed:
+            _deliver(item, _closing())
+        elif not item.outcome.done():
+            item.work, item.since = result, self._clock()
+            item.key = (*result.key, "again", id(item)) if item.sender.attempt else result.key
+            self._room.add(item)
 
-    def _count_batch(self, op: str, outcomes: Sequence[Outcome]) -> None:
-        failed = sum(isinstance(outcome, FarmError) for outcome in outcomes)
-        self._count(batches=1, items=len(outcomes), failed=failed)
-        by_op = self._stats.items_by_op
-        total = by_op.get(op, 0) + len(outcomes)
-        self._stats = replace(self._stats, items_by_op={**by_op, op: total})
+    async def _keep_free(self) -> None:
+        """Wait a moment for the next step of an interactive caller, if it is likely to come."""
+        patience = self._anticipation.patience(self._clock())
+        if patience <= 0 or self._closed or not self._room.may_keep_free():
+            return
+        start = self._clock()
+        while self._room.may_keep_free() and (left := start + patience - self._clock()) > 0:
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), left)
+            except TimeoutError:
+                self._anticipation.missed()
+                break
+        self._room.kept_free(self._clock() - start)
 
-    def _run(self, calls: Sequence[Call]) -> list[Outcome]:
-        outcomes = self._run_batch(calls)
-        if len(outcomes) != len(calls):
-            raise RuntimeError(f"{len(outcomes)} outcomes for {len(calls)} {calls[0].op} calls")
-        return outcomes
+    def _give_up(self, items: list[Item]) -> None:
+        """A step hangs: its callers are told; all others wait for the process to be replaced."""
+        self._hung = True
+        self._tally.hung += 1
+        limit = self._limits.step_seconds or 0.0
+        op = items[0].call.op
+        logger.error("%d %s hang for %.0f s: this backbone gives up", len(items), op, limit)
+        for item in items:
+            _deliver(
+                item,
+                BackboneLostError(
+                    f"{op} was not computed within {limit:.0f} s, in a batch of {len(items)}: the "
+                    "backbone hangs and is replaced"
+                ),
+            )
+        self._on_hang()
+
+    def _run(self, items: list[Item], chosen: Chosen) -> list[Outcome | Paused]:
+        """In the compute thread: a batch, padded if so wished."""
+        works = [item.work for item in items]
+        cap = chosen.record.cap
+        size = len(works)
+        if self._limits.pad and chosen.record.size(items[0]) > 1:
+            size = padded_size(len(works), cap.size)
+        cap.start()
+        results = self._run_step([*works, *works[-1:] * (size - len(works))])
+        if len(results) != size:
+            raise RuntimeError(f"{len(results)} outcomes for {size} {chosen.record.op} calls")
+        cap.fitted(size)
+        scale = size / len(works)
+        return [
+            result if scale == 1 else _scaled(result, work, scale)
+            for work, result in zip(works, results, strict=False)
+        ]
 
 
-def _deliver(item: _Item, outcome: Outcome) -> None:
+def _scaled(result: Outcome | Paused, work: Work, scale: float) -> Outcome | Paused:
+    """With the time of the copies that filled the batch shared among the real items."""
+    if isinstance(result, FarmError):
+        return result
+    before = work.seconds if isinstance(work, Paused) else 0.0
+    return replace(result, seconds=before + scale * (result.seconds - before))
+
+
+def _deliver(item: Item, outcome: Outcome) -> None:
     if not item.outcome.done():  # a caller may have gone away meanwhile
         item.outcome.set_result(outcome)
+
+
+def _closing() -> UnavailableError:
+    return UnavailableError("this backbone is shutting down: ask again")
 
 
 def _failure(call: Call, error: BaseException) -> FarmError:
@@ -216,10 +273,3 @@ def _failure(call: Call, error: BaseException) -> FarmError:
     )
     failure.__cause__ = error
     return failure
-
-
-def _queue_full(waiting: int) -> QueueFullError:
-    return QueueFullError(
-        f"{waiting} calls wait for this backbone, which is all it accepts: ask again later, run "
-        "fewer edits at once, or add a replica"
-    )

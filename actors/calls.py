@@ -5,6 +5,7 @@ Ray wraps whatever a worker raises in a class made on the fly; here the worker's
 again, with Ray's, which has the worker's traceback, as its cause.
 """
 
+import asyncio
 import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
@@ -53,6 +54,21 @@ def result_of(ref: Ref[T], timeout: float | None = None) -> T:
         raise unwrapped(error, timeout) from error
 
 
+async def awaited(ref: Ref[T], patience: float | None = None) -> T:
+    """`result_of` for coroutines.
+
+    Raises:
+        FarmError: as `result_of`.
+    """
+    try:
+        return await asyncio.wait_for(ref, patience)
+    except TimeoutError as error:
+        ray.cancel(ref)
+        raise _too_late(patience) from error
+    except RayError as error:
+        raise unwrapped(error, patience) from error
+
+
 def results_of(refs: Sequence[Ref[T]], timeout: float | None = None) -> list[T]:
     """All results, in order; when one fails or the time is up, the others are cancelled.
 
@@ -77,10 +93,7 @@ def unwrapped(error: BaseException, timeout: float | None = None) -> FarmError:
         case TaskCancelledError():
             return EditCancelledError("the task was cancelled")
         case GetTimeoutError():
-            return UnavailableError(
-                f"no answer within {timeout:.1f} s: the farm is overloaded or hangs; look at "
-                "`editfarm doctor`, then try again"
-            )
+            return _too_late(timeout)
         case PendingCallsLimitExceeded():
             return QueueFullError(f"too many calls wait already: {error}; try again later")
         case RayActorError(args=(RayTaskError() as failed,)):  # its constructor raised
@@ -96,6 +109,13 @@ def unwrapped(error: BaseException, timeout: float | None = None) -> FarmError:
                 f"unforeseen {type(error).__name__}: {error}; this is a fault of the farm, please "
                 "report it with the worker's traceback"
             )
+
+
+def _too_late(timeout: float | None) -> UnavailableError:
+    return UnavailableError(
+        f"no answer within {timeout:.1f} s: the farm is overloaded or hangs; look at "
+        "`editfarm doctor`, then try again"
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,9 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import ray
+
 from actors.backbone import Host
 from actors.board import Message
 from actors.farm_session import FarmSession, open_farm
+from actors.logs import logged_edit
+from actors.metrics import count_edit, measured
 from farm.calls import Executor
 from farm.errors import FarmError
 from farm.results import EditResult
@@ -23,6 +27,8 @@ class StoredEdit:
 
     store: Store
     tenant: str
+    budget: float | None = None
+    """Accelerator seconds that one edit may cost."""
 
     def __call__(
         self,
@@ -32,14 +38,24 @@ class StoredEdit:
         should_stop: ShouldStop,
     ) -> EditResult:
         """See `farm.runner.run_edit`."""
-        return run_edit(
-            request,
-            self.store,
-            executor,
-            tenant=self.tenant,
-            report=report_progress,
-            should_stop=should_stop,
-        )
+        method = request.request.method
+        with logged_edit(request.edit_id, self.tenant):
+            try:
+                result = run_edit(
+                    request,
+                    measured(self.store),
+                    executor,
+                    tenant=self.tenant,
+                    report=report_progress,
+                    should_stop=should_stop,
+                    budget=self.budget,
+                    node=ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
+                )
+            except FarmError as error:
+                count_edit(method, error)
+                raise
+            count_edit(method, result)
+            return result
 
 
 def load_host(model_set: ModelSet, device: str) -> Host:

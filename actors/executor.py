@@ -1,34 +1,39 @@
 """The far executor: calls go to backbone actors, which put them in batches with everyone else's."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.batcher import Outcome
-from actors.calls import Ref, results_of
-from farm.calls import Answer, Call
-from farm.errors import QueueFullError
+import ray
 
-_FIRST_PAUSE = 0.05  # seconds after a refusal; doubled each time
-_LONGEST_PAUSE = 2.0
+from actors.calls import Ref, awaited, result_of
+from actors.errand import Errand
+from actors.lanes import Outcome
+from actors.replicas import Choice, FixedReplicas, Replica, Replicas
+from actors.sender import ANYBODY, Sender
+from farm.calls import Answer, Call
+from farm.errors import BackboneLostError, QueueFullError
 
 
 @dataclass
-class _Replica:
-    handle: Any
-    outstanding: int = 0
+class _Sent:
+    numbers: list[int]
+    replica: Replica
+    ref: Ref[list[Outcome]]
 
 
 class RemoteExecutor:
     """Answers calls by backbone actors; implements `farm.calls.Executor`.
 
-    Chunks go to the replica with the fewest of this executor's calls outstanding. `home` breaks
-    ties: callers spread over the replicas, yet each finds again what a replica remembers for it.
-    A full queue is asked again, ever more slowly, until the timeout.
+    Chunks go to the less loaded of two replicas, see `Choice`. A full queue is asked again, ever
+    more slowly, until the timeout. A replica that died comes back, or another takes its place, and
+    is asked again: nobody notices but for the time it takes.
 
     Args:
-        backbones: handles of `BackboneActor`, at least one.
+        backbones: handles of `BackboneActor`, at least one, or where to find them.
+        sender: for whom.
         home: number of the preferred replica; any integer.
         chunk: largest number of calls in one message.
         timeout: seconds after which an answer is no longer awaited; for ever if None.
@@ -37,17 +42,18 @@ class RemoteExecutor:
 
     def __init__(
         self,
-        backbones: Sequence[Any],
+        backbones: Sequence[Any] | Replicas,
         *,
+        sender: Sender = ANYBODY,
         home: int = 0,
         chunk: int = 16,
         timeout: float | None = 600.0,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        if not backbones:
-            raise ValueError("no backbone given, expected at least one handle")
-        start = home % len(backbones)
-        self._replicas = [_Replica(h) for h in (*backbones[start:], *backbones[:start])]
+        fixed = isinstance(backbones, Sequence)
+        self._replicas: Replicas = FixedReplicas(backbones) if fixed else backbones
+        self._choice = Choice(home)
+        self._sender = sender
         self._chunk = chunk
         self._timeout = timeout
         self._pause = pause
@@ -59,39 +65,84 @@ class RemoteExecutor:
             FarmError: of the first call that failed; BackboneLostError when an actor died and did
                 not come back; UnavailableError when no answer came in time.
         """
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        answers: dict[int, Answer] = {}
-        pause = _FIRST_PAUSE
-        while True:
-            open_calls = [i for i in range(len(calls)) if i not in answers]
-            outcomes = self._ask([calls[i] for i in open_calls], deadline)
-            refusal: QueueFullError | None = None
-            for index, outcome in zip(open_calls, outcomes, strict=True):
-                if isinstance(outcome, Answer):
-                    answers[index] = outcome
-                elif isinstance(outcome, QueueFullError):
-                    refusal = outcome
-                else:
-                    raise outcome
-            if refusal is None:
-                return [answers[i] for i in range(len(calls))]
-            if deadline is not None and time.monotonic() + pause > deadline:
-                raise refusal
-            self._pause(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        errand, deadline = Errand(calls, self._sender), self._deadline()
+        while (answers := errand.answers()) is None:
+            sent = self._send(errand)
+            outcomes = self._collected(sent, deadline)
+            self._wait(*errand.take(outcomes), deadline)
+        return answers
 
-    def _ask(self, calls: Sequence[Call], deadline: float | None) -> list[Outcome]:
-        """One round: send everything, then collect."""
-        sent: list[tuple[_Replica, int, Ref[list[Outcome]]]] = []
-        for start in range(0, len(calls), self._chunk):
-            chunk = list(calls[start : start + self._chunk])
-            replica = min(self._replicas, key=lambda r: r.outstanding)
-            replica.outstanding += len(chunk)
-            sent.append((replica, len(chunk), replica.handle.answer.remote(chunk)))
+    async def answers(self, calls: Sequence[Call]) -> list[Answer]:
+        """`run_all` for coroutines: many edits in one process, each waiting for its own answers.
+
+        Raises:
+            FarmError: as `run_all`.
+        """
+        errand, deadline = Errand(calls, self._sender), self._deadline()
+        while (answers := errand.answers()) is None:
+            sent = self._send(errand)
+            outcomes = await asyncio.gather(*[self._awaited(one, deadline) for one in sent])
+            pause, refusal = errand.take(outcomes)
+            if refusal is not None:
+                _check(refusal, pause, deadline)
+                await asyncio.sleep(pause)
+        return answers
+
+    def _deadline(self) -> float | None:
+        return None if self._timeout is None else time.monotonic() + self._timeout
+
+    def _send(self, errand: Errand) -> list[_Sent]:
+        sent: list[_Sent] = []
+        for numbers, calls, sender in errand.chunks(self._chunk):
+            replica = self._choice.of(self._replicas.current())
+            replica.outstanding += len(calls)
+            sent.append(_Sent(numbers, replica, replica.handle.answer.remote(calls, sender)))
+        return sent
+
+    def _collected(
+        self, sent: Sequence[_Sent], deadline: float | None
+    ) -> list[tuple[list[int], list[Outcome]]]:
+        collected: list[tuple[list[int], list[Outcome]]] = []
         try:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            answered = results_of([ref for _, _, ref in sent], left)
+            for one in sent:
+                try:
+                    outcomes = result_of(one.ref, _left(deadline))
+                except BackboneLostError as error:
+                    outcomes = self._without(one, error)
+                collected.append((one.numbers, outcomes))
         finally:
-            for replica, amount, _ in sent:
-                replica.outstanding -= amount
-        return [outcome for outcomes in answered for outcome in outcomes]
+            for one in sent:
+                one.replica.outstanding -= len(one.numbers)
+            for one in sent[len(collected) :]:  # one failed: nobody awaits the others
+                ray.cancel(one.ref)
+        return collected
+
+    async def _awaited(self, one: _Sent, deadline: float | None) -> tuple[list[int], list[Outcome]]:
+        try:
+            outcomes = await awaited(one.ref, _left(deadline))
+        except BackboneLostError as error:
+            outcomes = self._without(one, error)
+        finally:
+            one.replica.outstanding -= len(one.numbers)
+        return one.numbers, outcomes
+
+    def _without(self, one: _Sent, error: BackboneLostError) -> list[Outcome]:
+        """What to do about a replica that is gone for good: ask another, or fail."""
+        if not self._replicas.lost(one.replica):
+            raise error
+        # not the calls' fault, so no attempt of theirs; they are asked again at once
+        return [QueueFullError(error.message) for _ in one.numbers]
+
+    def _wait(self, pause: float, refusal: QueueFullError | None, deadline: float | None) -> None:
+        if refusal is not None:
+            _check(refusal, pause, deadline)
+            self._pause(pause)
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _check(refusal: QueueFullError, pause: float, deadline: float | None) -> None:
+    if deadline is not None and time.monotonic() + pause > deadline:
+        raise refusal

@@ -12,6 +12,7 @@ import ray
 from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue] - compiled
 
 from actors.placement import Accelerator
+from actors.pools import has_pools
 from cluster.table import TABLE
 
 _CLUSTER_VARIABLES = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")  # the second in a submitted job
@@ -62,6 +63,7 @@ def _start(num_cpus: int | None, num_gpus: int | None, folder: Path) -> None:
         logging_level=logging.ERROR,
         object_store_memory=TABLE.local_ray.object_store_bytes,
         _temp_dir=str(folder),
+        _system_config={"max_direct_call_object_size": TABLE.local_ray.inline_bytes},
     )
 
 
@@ -89,5 +91,6 @@ def _session_folder(chosen: Path | None, stack: ExitStack) -> Path:
 
 
 def accelerator() -> Accelerator:
-    """The device for backbones: CUDA where Ray has GPUs to give, else the CPU."""
-    return "cuda" if ray.cluster_resources().get("GPU", 0) > 0 else "cpu"
+    """The device for backbones: CUDA where Ray has GPUs to give or can start some, else the CPU."""
+    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+    return "cuda" if has_gpus or has_pools() else "cpu"

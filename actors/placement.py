@@ -2,7 +2,14 @@
 
 from typing import Any, Literal, TypeAlias
 
-from cluster.table import TABLE, BackbonePlacement, BoardPlacement, TrainerPlacement
+from actors.limits import Limits
+from cluster.table import (
+    TABLE,
+    BackbonePlacement,
+    BoardPlacement,
+    FleetPlacement,
+    TrainerPlacement,
+)
 from farm.errors import UnavailableError
 
 Accelerator: TypeAlias = Literal["cuda", "cpu"]
@@ -14,10 +21,32 @@ def backbone_placement(accelerator: Accelerator) -> BackbonePlacement:
 
 
 def backbone_options(placement: BackbonePlacement) -> dict[str, Any]:
-    """Options of a backbone actor."""
-    return placement.model_dump(
+    """Options of a backbone actor: spread over the nodes that its labels allow."""
+    options = placement.model_dump(
         include={"num_cpus", "num_gpus", "max_concurrency", "max_restarts", "max_task_retries"}
     )
+    options["scheduling_strategy"] = "SPREAD"
+    if placement.labels:
+        options["label_selector"] = dict(placement.labels)
+    return options
+
+
+def backbone_limits(placement: BackbonePlacement) -> Limits:
+    """Limits of a backbone's batcher."""
+    return Limits(
+        max_batch=placement.max_batch,
+        max_queue=placement.max_queue,
+        max_tenant_queue=placement.max_tenant_queue,
+        batch_share=placement.batch_share,
+        linger=placement.linger_seconds,
+        step_seconds=placement.step_seconds,
+        pad=placement.pad_batches,
+    )
+
+
+def fleet_options(placement: FleetPlacement = TABLE.fleet) -> dict[str, Any]:
+    """Options of the actor that starts and watches backbones."""
+    return placement.model_dump(include={"num_cpus", "max_restarts"})
 
 
 def board_options(placement: BoardPlacement = TABLE.board) -> dict[str, Any]:

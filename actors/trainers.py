@@ -13,6 +13,8 @@ import torch
 
 from actors.executor import RemoteExecutor
 from actors.progress import BoardLine
+from actors.route import FleetReplicas, ModelRoute
+from actors.sender import ANYBODY, Sender
 from cluster.table import TABLE
 from farm.calls import Executor
 from farm.progress import Progress
@@ -44,8 +46,9 @@ class TrainerJob:
         name: of the edit, on the progress board.
         entry: what to run.
         request: what to run it with.
-        backbones: handles of the backbone actors.
+        backbones: handles of the backbone actors, or where to find them.
         board: handle of the progress board.
+        sender: for whom it asks.
         home: number of the preferred backbone.
         timeout: seconds for one round trip to a backbone.
     """
@@ -53,8 +56,9 @@ class TrainerJob:
     name: str
     entry: Entry
     request: Any
-    backbones: tuple[Any, ...]
+    backbones: tuple[Any, ...] | ModelRoute
     board: Any
+    sender: Sender = ANYBODY
     home: int = 0
     timeout: float | None = 600.0
 
@@ -62,7 +66,9 @@ class TrainerJob:
 def run_trainer(job: TrainerJob) -> Any:
     """Run the job's entry with a far executor, in this process."""
     torch.set_num_threads(TABLE.trainer.threads)
-    executor = RemoteExecutor(job.backbones, home=job.home, timeout=job.timeout)
+    found = job.backbones
+    backbones = FleetReplicas(found) if isinstance(found, ModelRoute) else found
+    executor = RemoteExecutor(backbones, sender=job.sender, home=job.home, timeout=job.timeout)
     line = BoardLine(job.board, job.name)
     try:
         return job.entry(job.request, executor, line.report, line.should_stop)

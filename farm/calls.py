@@ -6,6 +6,7 @@ trainer's autograd graph (`far_losses`) and trainer code is the same near and fa
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -76,12 +77,87 @@ class Batch:
         """All work of one item."""
         if not self.extra:
             return self.work
-        more = self.extra[item]
-        return {n: self.work.get(n, 0) + more.get(n, 0) for n in self.work.keys() | more.keys()}
+        return summed(self.work, self.extra[item])
 
 
 Operation: TypeAlias = Callable[[Any, Tensors, Static], Batch]
 """`(networks, stacked tensors, static) -> Batch`: pure, and no item may influence another."""
+
+
+@dataclass(frozen=True)
+class Midway:
+    """Items of a stepped operation between two of its steps.
+
+    Attributes:
+        tensors: their state, with a leading batch axis; its rows may be parted and joined.
+        phases: of each item: items of equal call key and phase may take their next step in one
+            batch, whenever they began; None: the item has taken its last.
+        work: of each item, done to get here.
+    """
+
+    tensors: Tensors
+    phases: Sequence[Hashable]
+    work: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+class Stepped(ABC):
+    """An operation of several steps; between two of them others may use the networks.
+
+    Pure, and no item may influence another, whoever meets it on the way. As an `Operation` it runs
+    to its end at once. A step may be taken again from the same state, so what it writes into it
+    must be what it would write again.
+    """
+
+    @abstractmethod
+    def begin(self, networks: Any, tensors: Tensors, static: Static) -> Midway:
+        """Before the first step of stacked items."""
+
+    @abstractmethod
+    def step(self, networks: Any, tensors: Tensors, static: Static, phase: Any) -> Midway:
+        """One step of items of one phase."""
+
+    @abstractmethod
+    def end(self, networks: Any, tensors: Tensors, static: Static) -> Batch:
+        """The results of items that have taken their last step, and the work of this alone."""
+
+    def __call__(self, networks: Any, tensors: Tensors, static: Static) -> Batch:
+        """All steps of a batch that stays together: items that begin together end together."""
+        midway = self.begin(networks, tensors, static)
+        work = dict(midway.work)
+        while midway.phases[0] is not None:
+            midway = self.step(networks, midway.tensors, static, midway.phases[0])
+            work = summed(work, midway.work)
+        batch = self.end(networks, midway.tensors, static)
+        return Batch(batch.tensors, summed(work, batch.work), batch.extra)
+
+
+@dataclass(frozen=True, eq=False)
+class Paused:
+    """A call of a stepped operation between two steps; it never leaves its process.
+
+    Attributes:
+        call: what is being answered.
+        phase: see `Midway`.
+        held: what the host needs to go on.
+        work: done so far.
+        seconds: this item's share of the time that the network was busy so far.
+    """
+
+    call: Call
+    phase: Hashable
+    held: Any
+    work: Mapping[str, int]
+    seconds: float
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """Those of equal key may take their next step in one batch."""
+        return (*self.call.key, self.phase)
+
+
+def summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """Work of both."""
+    return {name: one.get(name, 0) + other.get(name, 0) for name in one.keys() | other.keys()}
 
 
 @runtime_checkable

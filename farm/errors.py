@@ -10,6 +10,9 @@ FarmError
 ├── EditFailedError          this run failed: another seed or setting may do (HTTP 500, exit code 1)
 │   ├── EditDivergedError        a loss that is not finite
 │   ├── EditCancelledError       somebody asked for it
+│   ├── EditHungError            no progress for too long
+│   ├── BudgetExceededError      it, or its job, has cost what it may
+│   ├── OutOfMemoryError         too large for the machine, even alone
 │   └── CorruptArtifactError     a stored artifact that does not match its digest
 └── UnavailableError         the machine is not there: try again (HTTP 503, exit code 3)
     ├── BackboneLostError        an actor died and did not come back
@@ -76,6 +79,18 @@ class EditDivergedError(EditFailedError):
 
 
 class EditCancelledError(EditFailedError):
+    pass
+
+
+class EditHungError(EditFailedError):
+    pass
+
+
+class BudgetExceededError(EditFailedError):
+    pass
+
+
+class OutOfMemoryError(EditFailedError):
     pass
 
 

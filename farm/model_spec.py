@@ -25,6 +25,31 @@ class RegionSpec(BaseModel):
         return self.dino_size // self.dino_patch
 
 
+class InfinityFacts(BaseModel):
+    """Shapes of an Infinity transformer, its autoencoder and its text encoder (EditInfinity)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: Positive
+    depth: Positive
+    """Blocks."""
+    hidden: Positive
+    """Width inside the feed-forward networks."""
+    text_width: Positive
+    text_rows: Positive
+    """Most text rows, the learned ones included: rows of the unconditional text."""
+    latent_channels: Positive
+    """Bits of one latent cell."""
+    stride: Positive
+    """Pixels per latent cell and side."""
+    patchify: bool = False
+    """Whether a token stands for 2 x 2 latent cells."""
+    size: Literal["0.06M", "0.25M", "0.60M", "1M"] | None = None
+    """Pictures of every aspect ratio with about so many pixels."""
+    grids: tuple[tuple[int, int], ...] | None = None
+    """A schedule of its own, for one picture size, instead of `size`."""
+
+
 class ModelSpec(BaseModel):
     """Shapes and constants of a latent-diffusion model with its text and image encoders."""
 
@@ -52,6 +77,8 @@ class ModelSpec(BaseModel):
     """Added to every timestep; Stable Diffusion's pipelines set it to 1 when they load."""
     regions: RegionSpec | None = None
     """None where the set has no DINO and no inpainting UNet."""
+    infinity: InfinityFacts | None = None
+    """None where the set has no Infinity."""
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

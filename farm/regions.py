@@ -17,6 +17,7 @@ from torch import Tensor
 from farm.calls import Answer, Call, Executor, run
 from farm.losses.views import Views
 from farm.model_spec import ModelSpec
+from farm.samplers.ddim import Move
 
 DinoFeature: TypeAlias = Literal["tokens", "keys"]
 StructureLayer: TypeAlias = Literal["before_last", "last"]
@@ -69,6 +70,29 @@ class InpaintQuery:
     timestep: int
     alpha: float
     alpha_prev: float
+    embeds: Float[Tensor, "tokens embed"]
+    uncond_embeds: Float[Tensor, "tokens embed"]
+    guidance_scale: float
+    mask: Float[Tensor, "1 height width"]
+    left: Float[Tensor, "channels height width"]
+
+
+@dataclass(frozen=True)
+class InpaintSample:
+    """A row of DDIM steps of a picture with a hole.
+
+    Attributes:
+        latents: at the first move's timestep.
+        moves: all steps, in order; at least one.
+        embeds: of the prompt.
+        uncond_embeds: of the empty prompt.
+        guidance_scale: 1 is no guidance, and costs half.
+        mask: 1 = hole.
+        left: latents of the picture with a grey hole.
+    """
+
+    latents: Float[Tensor, "channels height width"]
+    moves: Sequence[Move]
     embeds: Float[Tensor, "tokens embed"]
     uncond_embeds: Float[Tensor, "tokens embed"]
     guidance_scale: float
@@ -164,24 +188,49 @@ class RegionsClient:
         answers = self._executor.run_all([self._inpaint_call(query) for query in queries])
         return [_tensor(answer, "latents") for answer in answers]
 
+    def sample(
+        self, queries: Sequence[InpaintSample]
+    ) -> list[Float[Tensor, "channels height width"]]:
+        """Latents after all moves of each query: what `inpaint` gives, one message instead of many.
+
+        The actor still takes step by step, so others' steps come between and share batches.
+        """
+        answers = self._executor.run_all([self._sample_call(query) for query in queries])
+        return [_tensor(answer, "latents") for answer in answers]
+
     def _inpaint_call(self, query: InpaintQuery) -> Call:
-        arrays: dict[str, Tensor | np.ndarray] = {
-            "latents": query.latents,
+        moves = {
             "timestep": np.asarray(query.timestep, dtype=np.int64),
             "alpha": _scalar(query.alpha),
             "alpha_prev": _scalar(query.alpha_prev),
-            "embeds": query.embeds,
-            "mask": query.mask,
-            "left": query.left,
         }
-        if query.guidance_scale != 1:
-            arrays["uncond_embeds"] = query.uncond_embeds
-            arrays["guidance_scale"] = _scalar(query.guidance_scale)
-        return self._call("inpainting.step", arrays)
+        return self._call("inpainting.step", {**moves, **_hole(query)})
+
+    def _sample_call(self, query: InpaintSample) -> Call:
+        moves = {
+            "timesteps": np.asarray([m.timestep for m in query.moves], dtype=np.int64),
+            "alphas": np.asarray([m.alpha for m in query.moves], dtype=np.float32),
+            "alphas_prev": np.asarray([m.alpha_to for m in query.moves], dtype=np.float32),
+        }
+        return self._call("inpainting.sample", {**moves, **_hole(query)})
 
     def _call(self, op: str, arrays: Mapping[str, Tensor | np.ndarray], **static: Hashable) -> Call:
         plain = {n: a.detach().numpy() if isinstance(a, Tensor) else a for n, a in arrays.items()}
         return Call(op, plain, {**self._static, **static})
+
+
+def _hole(query: InpaintQuery | InpaintSample) -> dict[str, Tensor | np.ndarray]:
+    """What a step needs besides its timestep and levels."""
+    arrays: dict[str, Tensor | np.ndarray] = {
+        "latents": query.latents,
+        "embeds": query.embeds,
+        "mask": query.mask,
+        "left": query.left,
+    }
+    if query.guidance_scale != 1:
+        arrays["uncond_embeds"] = query.uncond_embeds
+        arrays["guidance_scale"] = _scalar(query.guidance_scale)
+    return arrays
 
 
 def _scalar(value: float) -> np.ndarray:

@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of what a commit says of an edit; older ones are read, newer ones refused (`farm.runner`)."""
 
 
 class Provenance(BaseModel):
@@ -29,6 +30,8 @@ class Provenance(BaseModel):
     stages_made: list[str]
     """Stages that this edit had to make; the others were in the store."""
     trainer_pid: int
+    trainer_node: str = ""
+    """Machine of the trainer, as the cluster names it; empty inline and before version 2."""
     backbone_pids: list[int]
     work: dict[str, int]
     """Units of frozen-network work by name."""

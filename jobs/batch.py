@@ -3,8 +3,9 @@
 No Ray here: who runs the edits is handed in. Neither pass holds the manifest in memory.
 """
 
-import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +15,36 @@ from farm.calls import Executor
 from farm.errors import FarmError, InvalidRequestError
 from farm.images import decode_image
 from farm.results import EditResult
-from farm.runner import PreparedEdit, load_result, prepare, read_image
-from farm.storage.layout import job_file_key
+from farm.runner import PreparedEdit, load_result, prepare
+from farm.storage.layout import edits_prefix, job_file_key
 from farm.storage.store import Store
 from farm.zoo.model_sets import ModelSet
+from jobs.dispatch import Ended, Flight, Message, Messages, Watch
+from jobs.history import History, RowDigests
 from jobs.importers import Reading
 from jobs.manifests import BrokenLine, ManifestLine
 from jobs.outcomes import DoneEdit, FailedEdit, failed_edit
+from jobs.sources import Pictures
 
-Messages: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""By name of a running edit: `stage`, `step`, `total` and more of its latest step."""
-Watch: TypeAlias = Callable[[Messages], None]
+__all__ = [
+    "Batch",
+    "EditRunner",
+    "Message",
+    "Messages",
+    "OpenRunner",
+    "Survey",
+    "Watch",
+    "check_lines",
+    "run_missing",
+    "running_name",
+    "survey",
+]
+
+_LOOKUPS = 16  # commits that are read at once
+_AHEAD = 256  # rows that are looked at before the oldest lookup must be there
+
+Outcome: TypeAlias = DoneEdit | FailedEdit
+RunAll: TypeAlias = Callable[[Iterable[tuple[str, PreparedEdit]]], Iterator[Ended]]
 
 
 class EditRunner(Protocol):
@@ -39,6 +59,14 @@ class EditRunner(Protocol):
             edits: what to run, by names that are unique among those that run.
             in_flight: how many run at once.
             watch: told now and then how far the running ones are.
+        """
+        ...
+
+    def flight(self, *, budget: float | None) -> Flight:
+        """The same, for a `jobs.dispatch.Dispatcher`.
+
+        Args:
+            budget: accelerator seconds that one edit may cost.
         """
         ...
 
@@ -66,41 +94,57 @@ class Batch:
     """Name of the job in the store; the same manifest has the same."""
     reading: Reading = field(default_factory=Reading)
     """In which form the manifest is written, and which part of it counts."""
+    address: str = ""
+    """Where the manifest came from, if it is a copy; its pictures lie beside it there."""
+
+    @property
+    def name(self) -> str:
+        """Of the manifest, for people."""
+        return self.address or str(self.manifest)
 
     def lines(self) -> Iterator[ManifestLine | BrokenLine]:
         return self.reading.lines(self.manifest, model_set=self.model_set.name)
 
-    def prepared(self, line: ManifestLine) -> PreparedEdit:
+    def pictures(self) -> Pictures:
+        return Pictures.beside(self.name)
+
+    def prepared(self, line: ManifestLine, pictures: Pictures | None = None) -> PreparedEdit:
         """The line's edit, checked whole.
 
         Raises:
             InvalidRequestError: or one of its children, saying what to change.
+            StoreError: its picture lies in a bucket that cannot be read.
         """
+        pictures = pictures or self.pictures()
         try:
             if line.truth is not None:
-                decode_image(self._truth(line.truth))
-            image = read_image(line.request.image, base=self.manifest.parent)
-            return prepare(line.request, image, self.model_set)
+                decode_image(pictures.read(line.truth))
+            drawn = line.request.drawn_mask
+            mask = None if drawn is None else pictures.read(drawn)
+            image = pictures.read(line.request.image)
+            return prepare(line.request, image, self.model_set, mask=mask)
         except InvalidRequestError as error:
             raise line.placed(error) from error
 
-    def done(self, line: ManifestLine, result: EditResult, seconds: float) -> DoneEdit:
+    def done(
+        self, line: ManifestLine, result: EditResult, seconds: float, *, tries: int = 0, row: str
+    ) -> DoneEdit:
         """The outcome of a committed edit; its true picture goes into the store for the report."""
         key = None
         if line.truth is not None:
             key = job_file_key(self.tenant, self.job, f"truth/{line.number}")
-            self.store.put(key, self._truth(line.truth))
+            self.store.put(key, self.pictures().read(line.truth))
         return DoneEdit(
             line=line.number,
+            variant=line.variant,
             name=line.name,
             request=line.request,
             seconds=seconds,
+            tries=tries,
+            row=row,
             result=result,
             truth=key,
         )
-
-    def _truth(self, path: str) -> bytes:
-        return read_image(path, base=self.manifest.parent)
 
 
 @dataclass
@@ -108,39 +152,141 @@ class Survey:
     """What the first pass found.
 
     Attributes:
-        settled: numbers of lines that have their outcome.
-        missing: lines that must be run.
+        missing: edits that must be run.
+        remembered: edits whose outcome an earlier run had left.
+        latest_is_new: whether no earlier run had left the outcome that `survey` gave last.
     """
 
-    settled: set[int]
     missing: int = 0
+    remembered: int = 0
+    latest_is_new: bool = True
+    _settled: bytearray = field(default_factory=bytearray)
+    """By place among the edits of the manifest: whether it has its outcome."""
+
+    @property
+    def total(self) -> int:
+        return len(self._settled)
+
+    def note(self, *, settled: bool) -> None:
+        """The next edit of the manifest."""
+        self._settled.append(settled)
+        self.missing += not settled
+
+    def is_settled(self, place: int) -> bool:
+        """Whether that edit has its outcome; one that the manifest did not have then has none."""
+        return place < len(self._settled) and bool(self._settled[place])
 
 
-def survey(batch: Batch, found: Survey) -> Iterator[DoneEdit | FailedEdit]:
+def check_lines(batch: Batch) -> Iterator[ManifestLine | FailedEdit]:
+    """Every line checked whole, without a store: itself if it is right, or why it is wrong.
+
+    Raises:
+        InvalidManifestError: the manifest cannot be read.
+    """
+    pictures = batch.pictures()
+    for line in batch.lines():
+        if isinstance(line, BrokenLine):
+            yield _broken(line)
+            continue
+        try:
+            batch.prepared(line, pictures)
+        except InvalidRequestError as error:
+            yield _refused(line, error)
+        else:
+            yield line
+
+
+def survey(batch: Batch, found: Survey, history: History | None = None) -> Iterator[Outcome]:
     """First pass: outcomes of lines that are wrong, or whose edit is in the store already.
+
+    One listing says which edits the store may have; only for those that are new to this job a
+    commit is read, many at once.
 
     Raises:
         InvalidManifestError: the manifest cannot be read.
         StoreError: the store cannot.
     """
-    for line in batch.lines():
-        outcome = _settle(batch, line)
-        if outcome is None:
-            found.missing += 1
-        else:
-            found.settled.add(outcome.line)
-            yield outcome
+    looker = _Looker(batch, history, set(batch.store.names(edits_prefix(batch.tenant))))
+    window: deque[tuple[_Looked, bool]] = deque()
+    with ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="commits") as pool:
+        for line in batch.lines():
+            window.append(looker.look(line, pool))
+            if len(window) >= _AHEAD:
+                yield from _noted(found, *window.popleft())
+        while window:
+            yield from _noted(found, *window.popleft())
 
 
-def _settle(batch: Batch, line: ManifestLine | BrokenLine) -> DoneEdit | FailedEdit | None:
-    if isinstance(line, BrokenLine):
-        return failed_edit(line.number, line.name, line.error, request=None)
-    try:
-        prepared = batch.prepared(line)
-    except InvalidRequestError as error:
-        return failed_edit(line.number, line.name, error, request=line.request)
-    result = load_result(batch.store, batch.tenant, prepared.edit_id)
-    return None if result is None else batch.done(line, result, 0.0)
+_Looked: TypeAlias = Outcome | Future[DoneEdit | None] | None
+
+
+def _noted(found: Survey, looked: _Looked, is_new: bool) -> Iterator[Outcome]:
+    outcome = looked.result() if isinstance(looked, Future) else looked
+    found.note(settled=outcome is not None)
+    if outcome is not None:
+        found.latest_is_new = is_new
+        found.remembered += not is_new
+        yield outcome
+
+
+class _Looker:
+    """Finds what is known of each line."""
+
+    def __init__(self, batch: Batch, history: History | None, existing: set[str]) -> None:
+        self.batch, self.history, self.existing = batch, history, existing
+        self.pictures = batch.pictures()
+        self.digests = RowDigests(batch.model_set, self.pictures)
+        self.trusted: dict[str, bool] = {}
+
+    def look(
+        self, line: ManifestLine | BrokenLine, pool: ThreadPoolExecutor
+    ) -> tuple[_Looked, bool]:
+        """What is known of the line, or soon; and whether no earlier run of the job knew it."""
+        if isinstance(line, BrokenLine):
+            return _broken(line), True
+        row = self.digests.of(line)
+        known = self._remembered(line, row)
+        if known is not None:
+            return known, False
+        try:
+            edit_id = self.batch.prepared(line, self.pictures).edit_id
+        except InvalidRequestError as error:
+            return _refused(line, error), True
+        if edit_id not in self.existing:
+            return None, True
+        return pool.submit(self._commit, line, edit_id, row), True
+
+    def _remembered(self, line: ManifestLine, row: str) -> Outcome | None:
+        known = None if self.history is None else self.history.find(row)
+        if isinstance(known, DoneEdit):
+            if known.result.edit_id not in self.existing or not self._trusts(line, known):
+                return None
+            result = known.result.model_copy(update={"reused": True})
+            return known.model_copy(update={"result": result, "seconds": 0.0, "tries": 0})
+        return known
+
+    def _trusts(self, line: ManifestLine, known: DoneEdit) -> bool:
+        """Whether the first row of the method still gives the edit that its digest gave."""
+        method = line.request.method
+        if method not in self.trusted:
+            try:
+                found = self.batch.prepared(line, self.pictures).edit_id
+            except InvalidRequestError:
+                return False  # this row alone: its picture went meanwhile
+            self.trusted[method] = found == known.result.edit_id
+        return self.trusted[method]
+
+    def _commit(self, line: ManifestLine, edit_id: str, row: str) -> DoneEdit | None:
+        result = load_result(self.batch.store, self.batch.tenant, edit_id)
+        return None if result is None else self.batch.done(line, result, 0.0, row=row)
+
+
+def _broken(line: BrokenLine) -> FailedEdit:
+    return failed_edit(line.number, line.name, line.error, request=None, variant=line.variant)
+
+
+def _refused(line: ManifestLine, error: FarmError) -> FailedEdit:
+    return failed_edit(line.number, line.name, error, request=line.request, variant=line.variant)
 
 
 def running_name(line: int, name: str) -> str:
@@ -148,37 +294,45 @@ def running_name(line: int, name: str) -> str:
     return f"{line}:{name}"
 
 
-def run_missing(
-    batch: Batch, runner: EditRunner, found: Survey, *, in_flight: int, watch: Watch
-) -> Iterator[DoneEdit | FailedEdit]:
-    """Second pass: run what the first found missing, bounded in flight.
+def run_missing(batch: Batch, run: RunAll, found: Survey) -> Iterator[Outcome]:
+    """Second pass: run what the first found missing, drawn as `run` asks for it.
 
     Raises:
         StoreError: a true picture cannot be stored.
     """
-    running: dict[str, tuple[ManifestLine, float]] = {}
+    drawn: dict[str, ManifestLine] = {}
     changed: list[FailedEdit] = []
+    pictures = batch.pictures()
+    digests = RowDigests(batch.model_set, batch.pictures())
 
     def edits() -> Iterator[tuple[str, PreparedEdit]]:
-        for line in batch.lines():
-            if line.number in found.settled or isinstance(line, BrokenLine):
+        for place, line in enumerate(batch.lines()):
+            if found.is_settled(place) or isinstance(line, BrokenLine):
                 continue
             try:
-                prepared = batch.prepared(line)
+                prepared = batch.prepared(line, pictures)
             except InvalidRequestError as error:  # it was right in the first pass
-                changed.append(failed_edit(line.number, line.name, error, request=line.request))
+                changed.append(_refused(line, error))
                 continue
             name = running_name(line.number, line.name)
-            running[name] = line, time.monotonic()
+            drawn[name] = line
             yield name, prepared
 
-    for name, outcome in runner.run(edits(), in_flight=in_flight, watch=watch):
-        line, started = running.pop(name)
-        seconds = time.monotonic() - started
-        if isinstance(outcome, FarmError):
-            yield failed_edit(
-                line.number, line.name, outcome, request=line.request, seconds=seconds
-            )
-        else:
-            yield batch.done(line, outcome, seconds)
+    for ended in run(edits()):
+        line = drawn.pop(ended.name)
+        yield _outcome(batch, line, ended, digests.of(line))
     yield from changed
+
+
+def _outcome(batch: Batch, line: ManifestLine, ended: Ended, row: str) -> Outcome:
+    found: Mapping[str, Any] = {"seconds": ended.seconds, "tries": ended.tries, "row": row}
+    if isinstance(ended.outcome, FarmError):
+        return failed_edit(
+            line.number,
+            line.name,
+            ended.outcome,
+            request=line.request,
+            variant=line.variant,
+            **found,
+        )
+    return batch.done(line, ended.outcome, ended.seconds, tries=ended.tries, row=row)

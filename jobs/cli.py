@@ -27,13 +27,21 @@ JOBS: Mapping[str, Job] = {
     "demo": Job("jobs.demo", "Edit the demo's held-out scenes into an empty store."),
     "edit": Job("jobs.edit", "Edit one image."),
     "edit-many": Job("jobs.edit_many", "Edit every line of a manifest."),
+    "jobs": Job("jobs.control", "List, look at and steer the jobs of a store."),
     "report": Job("jobs.report", "Write the HTML report of a job anew."),
     "artifacts": Job("jobs.artifacts", "List, download and delete what a store keeps."),
+    "gc": Job("jobs.gc", "Remove what a store need not keep."),
     "evaluate": Job("jobs.evaluate", "Measure a method on held-out scenes."),
-    "models": Job("jobs.models", "List and check model sets."),
+    "models": Job("jobs.models", "List, check and convert models."),
     "zoo": Job("jobs.zoo", "Look at the scenes world and its networks, and install them."),
     "train-zoo": Job("jobs.train_zoo", "Train one part of the scenes zoo, or resume it."),
+    "serve": Job("jobs.serve_command", "Serve the HTTP API from this machine."),
+    "keys": Job("jobs.keys", "Make, list and revoke API keys."),
     "doctor": Job("jobs.doctor", "Check that this machine can run the farm."),
+    "status": Job("jobs.status", "Show machines, what waits for them, and why."),
+    "top": Job("jobs.top", "Watch what backbones, edits and the store do."),
+    "drain": Job("jobs.drain", "Empty a machine before it is taken away."),
+    "cluster": Job("jobs.cluster", "Render and check the files of clouds and Kubernetes."),
 }
 
 

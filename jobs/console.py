@@ -1,11 +1,7 @@
 """How every command speaks: results on stdout, the rest on stderr, an error as one clear line."""
 
-import errno
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +9,23 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
 
-from farm.errors import FarmError, InvalidRequestError
+from farm.errors import FarmError
+from jobs.terminal import check_file, console, say, write_file
+
+__all__ = [
+    "EXIT_CODES",
+    "FarmCommand",
+    "JsonOption",
+    "ModelSetOption",
+    "check_file",
+    "command_app",
+    "console",
+    "print_json",
+    "print_table",
+    "say",
+    "say_error",
+    "write_file",
+]
 
 EXIT_CODES = """\
 Exit codes:
@@ -35,8 +47,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON lines.
 ModelSetOption = Annotated[
     str, typer.Option(help="A model set's name (see `editfarm models list`), or its folder.")
 ]
-
-console = Console(stderr=True, highlight=False)
 
 
 class FarmCommand(TyperCommand):
@@ -60,11 +70,6 @@ def command_app(help_text: str | None = None) -> typer.Typer:
     )
 
 
-def say(message: str) -> None:
-    """A line for the person at the terminal; not a result."""
-    console.print(message, markup=False, soft_wrap=True)
-
-
 def say_error(error: FarmError) -> None:
     """`error: …` on stderr, with the kind of error."""
     console.print("error:", style="bold red", end=" ")
@@ -82,38 +87,3 @@ def print_table(table: Table) -> None:
     if not screen.is_terminal:
         screen.width = _FILE_COLUMNS
     screen.print(table)
-
-
-def check_file(path: Path) -> None:
-    """Find out before any work that `write_file` will not be able to write there.
-
-    Raises:
-        InvalidRequestError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a result where the user asked for it.
-
-    Raises:
-        InvalidRequestError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> InvalidRequestError:
-    if isinstance(error, FileExistsError):  # how mkdir says that it stands in the way
-        return InvalidRequestError(f"cannot write {path}: {path.parent} is a file; choose another")
-    return InvalidRequestError(f"cannot write {path}: {error.strerror}; choose another path")

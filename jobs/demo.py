@@ -13,13 +13,8 @@ from typing import Annotated
 import typer
 
 from farm.errors import InvalidRequestError
-from farm.storage.opening import open_store
-from farm.zoo.model_sets import open_model_set
-from jobs.batch import Batch
 from jobs.console import FarmCommand, command_app
-from jobs.job import JobOptions, run_job
-from jobs.records import TENANT, job_name
-from jobs.runners import choose_runner
+from jobs.submission import Submission, run_submission
 
 MANIFEST = Path("examples/demo/manifest.jsonl")
 
@@ -33,12 +28,9 @@ def demo(
     inline: Annotated[bool, typer.Option(help="In this process, one by one, no Ray.")] = False,
 ) -> None:
     """Edit the demo's held-out scenes into an empty store."""
-    models = open_model_set("scenes")
-    store_folder = _emptied(folder / "store")
-    store = open_store(str(store_folder))
-    batch = Batch(manifest, models, store, TENANT, job_name(manifest, models.name))
-    runner = choose_runner(models, store, TENANT, inline=inline)
-    totals = run_job(batch, runner, JobOptions(report_file=folder / "report.html"))
+    store = _emptied(folder / "store")
+    submission = Submission(str(manifest), str(store), inline=inline)
+    totals = run_submission(submission, report_file=folder / "report.html")
     raise typer.Exit(totals.exit_code)
 
 

@@ -3,20 +3,20 @@
     editfarm doctor
     python -m jobs.doctor --store s3://bucket/edits --model-set /models/sd15 --json
 
-Ends with exit code 3 when something fails; a warning is no failure.
+Ends with exit code 3 when something fails. A warning is no failure, but for --strict, where it ends
+with 1.
 """
 
 import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import torch
 import typer
 from packaging.requirements import Requirement
 from rich.markup import escape
@@ -28,6 +28,18 @@ from farm.storage.opening import open_store
 from farm.storage.store import check_writable
 from farm.zoo.model_sets import open_model_set
 from jobs.console import FarmCommand, JsonOption, command_app, print_json, print_table
+from jobs.findings import Finding
+from jobs.machine_checks import (
+    Gpu,
+    disk,
+    driver_gpus,
+    graphics,
+    open_files,
+    ports,
+    session_folder,
+    session_path,
+    sharing,
+)
 
 _GIB = 2**30
 _MIN_MEMORY = 6 * _GIB
@@ -37,22 +49,13 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 app = command_app()
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor."""
-
-    check: str
-    level: Literal["ok", "warn", "fail"]
-    found: str
-    advice: str = ""
-
-
 @app.command(cls=FarmCommand)
 def doctor(
     store: Annotated[str, typer.Option(help="Store to try: path, file:// or s3://.")] = "out/store",
     model_set: Annotated[
         list[str] | None, typer.Option(help="Model set to check; may be given again. [scenes]")
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A warning is a failure too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check that this machine can run the farm."""
@@ -65,6 +68,8 @@ def doctor(
     failed = [finding.check for finding in findings if finding.level == "fail"]
     if failed:
         raise UnavailableError(f"{', '.join(failed)}: see what to do in the last column")
+    if strict and any(finding.level == "warn" for finding in findings):
+        raise typer.Exit(1)
 
 
 def examine(store: str, model_sets: list[str], environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -72,11 +77,21 @@ def examine(store: str, model_sets: list[str], environment: Mapping[str, str]) -
     yield Finding("python", "ok", platform.python_version())
     yield _versions()
     yield _processors()
-    yield _memory(_available_memory())
+    gpus = driver_gpus()
+    yield graphics(gpus)
+    available = _available_memory()
+    yield _memory(available)
     yield _shared_memory(Path("/dev/shm"))  # noqa: S108 - Ray's own place, not ours
+    folder = session_folder(environment)
+    yield session_path(folder)
+    if folder.is_dir():
+        yield disk(folder)
+    yield open_files()
+    yield ports()
     yield _attempt("store", lambda: _store(store))
     for name in model_sets:
         yield _attempt(f"model set {name}", partial(_model_set, name))
+    yield _placement(model_sets, gpus, available)
     yield ray_access(environment)
 
 
@@ -97,8 +112,7 @@ def _versions() -> Finding:
 
 def _processors() -> Finding:
     cores = len(os.sched_getaffinity(0))
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    found = f"{cores} CPU cores, " + (", ".join(gpus) or "no GPU: backbones run on the CPU")
+    found = f"{cores} CPU cores"
     if cores < 2:
         return Finding("processors", "warn", found, "two cores keep trainers and backbone apart")
     return Finding("processors", "ok", found)
@@ -153,6 +167,20 @@ def _model_set(name: str) -> str:
     found.verify()
     size = sum((found.folder / file).stat().st_size for file in found.digests)
     return f"{len(found.digests)} weight files, {size / 1e6:.1f} MB, digests match"
+
+
+def _placement(model_sets: list[str], gpus: list[Gpu], available: int) -> Finding:
+    """Where the model sets' backbones would go, of those sets that can be opened."""
+    sizes: dict[str, int] = {}
+    for name in model_sets:
+        try:
+            found = open_model_set(name)
+            sizes[name] = sum((found.folder / file).stat().st_size for file in found.digests)
+        except (FarmError, OSError):
+            continue  # said above
+    if gpus:
+        return sharing(sizes, [gpu.memory_bytes for gpu in gpus], "GPU")
+    return sharing(sizes, [available], "the CPU")
 
 
 def ray_access(environment: Mapping[str, str]) -> Finding:

@@ -16,7 +16,14 @@ from rich.table import Table
 from farm.errors import EditFailedError, FarmError, InvalidRequestError
 from farm.requests import parse_request
 from farm.results import EditResult
-from farm.runner import PreparedEdit, load_output, load_result, prepare, read_image
+from farm.runner import (
+    PreparedEdit,
+    load_output,
+    load_result,
+    prepare,
+    read_image,
+    read_mask,
+)
 from farm.storage.opening import open_store
 from farm.storage.store import Store, check_writable
 from farm.zoo.model_sets import open_model_set
@@ -47,7 +54,14 @@ def edit(
     image: Annotated[str, typer.Option(help="A PNG, JPEG or WebP file.")],
     source: Annotated[str, typer.Option(help="What the picture shows.")],
     target: Annotated[str, typer.Option(help="What it shall show.")],
-    word: Annotated[str | None, typer.Option(help="The target's word that is new.")] = None,
+    word: Annotated[
+        str | None,
+        typer.Option(help="The target's word that is new; of edit_infinity the source's, to edit."),
+    ] = None,
+    mask: Annotated[str | None, typer.Option(help="Where to edit, drawn (edit_infinity).")] = None,
+    mask_edits: Annotated[
+        str | None, typer.Option(help="What of the mask is edited: white (the default) or black.")
+    ] = None,
     method: Annotated[str, typer.Option(help="How to edit.")] = "style_diffusion",
     model_set: ModelSetOption = "scenes",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
@@ -73,9 +87,14 @@ def edit(
         "priority": "interactive",
         "parameters": dict(map(parse_parameter, param or [])),
     }
+    # fields that only some methods have
+    drawn_fields = {"mask": mask, "mask_edits": mask_edits}
+    fields |= {name: value for name, value in drawn_fields.items() if value is not None}
     request = parse_request(fields)
     models = open_model_set(model_set)
-    prepared = prepare(request, read_image(image, base=Path.cwd()), models)
+    here = Path.cwd()
+    drawn = read_mask(request, base=here)
+    prepared = prepare(request, read_image(image, base=here), models, mask=drawn)
     if output is not None:
         check_file(output)
     opened = open_store(store)

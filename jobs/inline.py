@@ -13,13 +13,14 @@ from transformers.utils.logging import disable_progress_bar
 from farm.backbones.host import OperationHost
 from farm.backbones.networks import load_networks
 from farm.calls import Executor
-from farm.errors import FarmError
+from farm.errors import EditCancelledError, FarmError
 from farm.progress import Progress
 from farm.results import EditResult
 from farm.runner import PreparedEdit, run_edit
 from farm.storage.store import Store
 from farm.zoo.model_sets import ModelSet
-from jobs.batch import Watch
+from jobs.batch import Messages, Watch
+from jobs.dispatch import Dispatcher, Limits
 
 
 class InlineRunner:
@@ -32,9 +33,16 @@ class InlineRunner:
         self, edits: Iterable[tuple[str, PreparedEdit]], *, in_flight: int, watch: Watch
     ) -> Iterator[tuple[str, EditResult | FarmError]]:
         """See `jobs.batch.EditRunner`; one edit is in flight, whatever is asked."""
+        flight = self.flight()
+        limits = Limits(in_flight=1)
         del in_flight
-        for name, prepared in edits:
-            yield name, self._run_one(name, prepared, watch)
+        dispatcher = Dispatcher(flight, limits, watch)
+        for ended in dispatcher.run(edits):
+            yield ended.name, ended.outcome
+
+    def flight(self, *, budget: float | None = None) -> "InlineFlight":
+        """See `jobs.batch.EditRunner`."""
+        return InlineFlight(self, budget)
 
     def describe(self) -> list[dict[str, Any]]:
         return [self._host.describe()]
@@ -42,15 +50,81 @@ class InlineRunner:
     def executor(self) -> Executor:
         return self._host
 
-    def _run_one(self, name: str, prepared: PreparedEdit, watch: Watch) -> EditResult | FarmError:
+    def run_one(
+        self, name: str, prepared: PreparedEdit, budget: float | None, watch: Watch
+    ) -> EditResult | FarmError:
+        """One edit to its end."""
+
         def report(progress: Progress) -> None:
             step = {"stage": progress.stage, "step": progress.step, "total": progress.total}
-            watch({name: {**step, "loss": progress.loss}})
+            watch({name: {**step, "loss": progress.loss, "detail": dict(progress.detail)}})
 
         try:
-            return run_edit(prepared, self._store, self._host, tenant=self._tenant, report=report)
+            return run_edit(
+                prepared,
+                self._store,
+                self._host,
+                tenant=self._tenant,
+                report=report,
+                budget=budget,
+            )
         except FarmError as error:
             return error
+
+
+class InlineFlight:
+    """One edit at a time: it runs while somebody waits for it; see `jobs.dispatch.Flight`."""
+
+    places = 1
+
+    def __init__(self, runner: InlineRunner, budget: float | None) -> None:
+        self._runner, self._budget = runner, budget
+        self._next: list[tuple[str, PreparedEdit]] = []
+        self._stopped: list[str] = []
+        self._messages: Messages = {}
+        self._watch: Watch = lambda _: None
+
+    def listen(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def start(self, name: str, request: PreparedEdit) -> None:
+        self._next.append((name, request))
+
+    def finished(self, timeout: float) -> list[tuple[str, EditResult | FarmError]]:
+        """Runs the oldest that was started to its end, whatever the time."""
+        del timeout
+        stopped, self._stopped = self._stopped, []
+        if stopped or not self._next:
+            return [(name, EditCancelledError("stopped before its start")) for name in stopped]
+        name, prepared = self._next.pop(0)
+        outcome = self._runner.run_one(name, prepared, self._budget, self._note)
+        self._messages = {}
+        return [(name, outcome)]
+
+    def messages(self) -> Messages:
+        return self._messages
+
+    def stop(self, name: str, *, force: bool) -> None:
+        """An edit that has not begun is let go; one that runs is run to its end."""
+        del force
+        self._stopped += [waiting for waiting, _ in self._next if waiting == name]
+        self._next = [one for one in self._next if one[0] != name]
+
+    def is_healthy(self) -> bool:
+        return True
+
+    def restart_backbones(self) -> None:
+        """There is nothing to restart: the networks are in this process."""
+
+    def load(self) -> dict[str, float]:
+        return {}
+
+    def close(self) -> None:
+        self._next.clear()
+
+    def _note(self, messages: Messages) -> None:
+        self._messages = messages
+        self._watch(messages)
 
 
 @contextmanager

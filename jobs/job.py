@@ -2,114 +2,264 @@
 
 import shlex
 import sys
+import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
-from farm.errors import InvalidManifestError
+from farm.errors import FarmError, InvalidManifestError, StoreError
 from farm.runner import versions
+from farm.runner.retention import check_quota
+from farm.storage.patient import PatientStore
 from farm.storage.store import check_writable
-from jobs.batch import Batch, OpenRunner, Survey, run_missing, survey
-from jobs.console import check_file, console, print_json, print_table, say
-from jobs.live import live_view
-from jobs.outcomes import DoneEdit, FailedEdit, Totals, network_passes
-from jobs.records import OUTCOMES, SUMMARY, JobFiles, JobSummary, OutcomeSpool, outcome_spool
-from jobs.report import write_report
+from jobs.batch import Batch, Messages, OpenRunner, Survey, run_missing, survey
+from jobs.dispatch import Dispatcher, Flight, Limits
+from jobs.history import empty_history, load_history
+from jobs.live import LiveView
+from jobs.monitor import Monitor
+from jobs.outcome_table import write_csv
+from jobs.outcomes import DoneEdit, FailedEdit, Totals
+from jobs.records import (
+    CONTROL,
+    JOB,
+    OUTCOME_LOG,
+    OUTCOME_TABLE,
+    OUTCOMES,
+    SUMMARY,
+    JobControl,
+    JobFiles,
+    JobRecord,
+    JobSummary,
+    OutcomeSpool,
+    outcome_spool,
+)
 from jobs.report_rows import seconds_text
+from jobs.reporting import write_report
+from jobs.showing import JobView, TableView
+from jobs.terminal import check_file
 
-_TABLE_ROWS = 40
+_CHECK_PATIENCE = 5.0  # seconds for a store that does not answer at the start
+_FRESH_SECONDS = 15.0
+_NOTE_SECONDS = 10.0
+_NOTED = {
+    "retried": "{edit} failed ({kind}: {error}); again in {pause:.0f} s",
+    "hung": "{edit} hangs during {during}: stopping it",
+    "restarted backbones": "every edit hangs: restarting the backbones",
+    "waiting": "waiting for the machine: {error}",
+    "recovered": "the machine is well again after {seconds:.0f} s",
+    "stopping": "stopping ({reason}): checkpoints stay in the store",
+    "wish": "somebody said: {wish}",
+}
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How a job is run and what it shows.
+    """How a job is run and what it leaves.
 
     Attributes:
-        max_in_flight: edits that run at once.
+        limits: of time, cost and number at once.
+        edit_accelerator_seconds: that one edit may cost; no limit if None.
+        retry_failed: also try again what failed for good.
         report: whether to write the HTML report.
         report_file: where to write it too, besides the store.
-        as_json: outcomes on stdout as JSON lines, as they come, instead of a table at the end.
+        submission: how to submit the job again, for job.json.
     """
 
-    max_in_flight: int = 8
+    limits: Limits = field(default_factory=Limits)
+    edit_accelerator_seconds: float | None = None
+    retry_failed: bool = False
     report: bool = True
     report_file: Path | None = None
-    as_json: bool = False
+    submission: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
-class _Ledger:
-    """Takes each outcome once."""
+class _Run:
+    """One run of a job: takes each outcome once."""
 
+    batch: Batch
+    options: JobOptions
+    view: JobView
+    files: JobFiles
+    monitor: Monitor
     spool: OutcomeSpool
     totals: Totals
-    as_json: bool
 
     def add(self, outcome: DoneEdit | FailedEdit) -> None:
         self.spool.add(outcome)
         self.totals.add(outcome)
-        if self.as_json:
-            print_json(outcome.model_dump(mode="json"))
+        self.view.outcome(outcome)
+
+    def note(self, kind: str, about: Mapping[str, Any]) -> None:
+        """Something out of the ordinary, for the log and for eyes."""
+        self.monitor.event(kind, about)
+        if kind in _NOTED:
+            self.view.note(_NOTED[kind].format(**about))
+
+    def survey(self) -> Survey:
+        """First pass.
+
+        Raises:
+            InvalidManifestError: the manifest has no line.
+        """
+        found, noted = Survey(), time.monotonic()
+        with empty_history() as history:
+            load_history(history, self.batch.store, self.files.prefix(OUTCOME_LOG))
+            if self.options.retry_failed:
+                history.forget_failed()
+            for outcome in survey(self.batch, found, history):
+                self.add(outcome)
+                self.monitor.settled(outcome, is_new=found.latest_is_new)
+                self.monitor.tick()
+                if isinstance(outcome, FailedEdit) and found.latest_is_new:
+                    self.view.note(f"failed {outcome.name}: {outcome.message} ({outcome.kind})")
+                if time.monotonic() - noted > _NOTE_SECONDS:
+                    noted = time.monotonic()
+                    self.view.note(f"{found.total:,} edits checked")
+        if not found.total:
+            raise InvalidManifestError(
+                f"{self.batch.name} has no line: write one edit a line, as JSON"
+            )
+        return found
+
+    def run_missing(self, open_runner: OpenRunner, found: Survey) -> list[dict[str, Any]]:
+        """Second pass; descriptions of the backbones."""
+        with open_runner() as runner:
+            flight = runner.flight(budget=self.options.edit_accelerator_seconds)
+            backbones = runner.describe()
+            self.monitor.replicas = max(1, len(backbones))
+            with self.view.live(found.missing) as live:
+                dispatcher = self._dispatcher(flight, live)
+                for outcome in run_missing(self.batch, dispatcher.run, found):
+                    self.add(outcome)
+                    self.monitor.ended(outcome)
+                    live.finished(outcome)
+                    self.monitor.tick()
+            if dispatcher.stopped is not None:
+                self.totals.stopped = dispatcher.stopped.value
+                self.totals.left = found.total - len(self.spool)
+            with suppress(FarmError):
+                backbones = runner.describe()  # what they have loaded by now
+            return backbones
+
+    def _dispatcher(self, flight: Flight, live: LiveView) -> Dispatcher:
+        def watch(messages: Messages) -> None:
+            self.monitor.watch(messages, flight.load())
+            live.running(messages)
+            live.figures(self.monitor.figures())
+            self.monitor.tick()
+
+        return Dispatcher(
+            flight,
+            self.options.limits,
+            watch=watch,
+            wish=self.monitor.wish,
+            is_store_well=self._is_store_well,
+            note=self.note,
+        )
+
+    def _is_store_well(self) -> bool:
+        try:
+            self.monitor.files.store.exists("probes/health")
+        except StoreError:
+            return False
+        return True
+
+    def finish(self, seconds: float, started: datetime, backbones: list[dict[str, Any]]) -> None:
+        """Leave the job's files."""
+        summary = _summary(self.batch, self.totals, started, seconds, backbones)
+        with tempfile.TemporaryDirectory(prefix="editfarm-") as folder:
+            lines, table = Path(folder) / "lines", Path(folder) / "table"
+            with lines.open("wb") as file:
+                file.writelines(self.spool.lines())
+            write_csv(table, self.spool)
+            self.files.store.put_file(self.files.key(OUTCOMES), lines)
+            self.files.store.put_file(self.files.key(OUTCOME_TABLE), table)
+        self.files.write(SUMMARY, summary)
+        self.view.end(self.spool)
+        if self.options.report:
+            place = write_report(self.files, summary, self.spool, self.options.report_file)
+            self.view.note(f"report: {place}")
 
 
-def run_job(batch: Batch, open_runner: OpenRunner, options: JobOptions) -> Totals:
+def run_job(
+    batch: Batch, open_runner: OpenRunner, options: JobOptions, view: JobView | None = None
+) -> Totals:
     """Check all lines, run what is missing, leave outcomes and a report in the store.
 
     Raises:
         InvalidManifestError: the manifest cannot be read, or has no line.
         InvalidRequestError: the report's file cannot be written.
+        UnusableStoreError: the store ignores conditions, or the tenant's quota is used up.
         StoreError: the store cannot be read or written.
         FarmError: the farm cannot be started.
     """
+    view = view or TableView()
     started, clock = datetime.now(UTC), time.monotonic()
     if options.report_file is not None:
         check_file(options.report_file)
-    check_writable(batch.store)
+    check_writable(PatientStore(batch.store, patience=_CHECK_PATIENCE))
+    check_quota(batch.store, batch.tenant)
+    name = f"{started:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:6]}"
+    monitor = Monitor(JobFiles(batch.store, batch.job, batch.tenant), name)
+    batch = replace(batch, store=PatientStore(batch.store))
     files = JobFiles(batch.store, batch.job, batch.tenant)
+    _register(files, options, started, view)
     with outcome_spool() as spool:
-        ledger = _Ledger(spool, Totals(), options.as_json)
-        backbones = _run(batch, open_runner, ledger, options.max_in_flight)
-        seconds = time.monotonic() - clock
-        summary = _summary(batch, ledger.totals, started, seconds, backbones)
-        files.put(OUTCOMES, b"".join(spool.lines()))
-        files.put(SUMMARY, summary.model_dump_json(indent=1).encode())
-        if not options.as_json:
-            print_table(_table(spool))
-        if options.report:
-            say(f"report: {write_report(files, summary, spool, options.report_file)}")
-    say(_last_line(ledger.totals, seconds))
-    return ledger.totals
+        run = _Run(batch, options, view, files, monitor, spool, Totals())
+        try:
+            monitor.tick(force=True)
+            backbones = _both_passes(run, open_runner)
+            run.finish(time.monotonic() - clock, started, backbones)
+        except KeyboardInterrupt:
+            _close_quietly(run, "interrupted", "")
+            raise
+        except FarmError as error:
+            _close_quietly(run, "stopped", error.message)
+            raise
+        stopped = run.totals.stopped
+        monitor.close("finished" if stopped is None else "stopped", stopped or "")
+    view.note(_last_line(run.totals, time.monotonic() - clock))
+    return run.totals
 
 
-def _run(
-    batch: Batch, open_runner: OpenRunner, ledger: _Ledger, max_in_flight: int
-) -> list[dict[str, Any]]:
-    """Both passes; descriptions of the backbones that were needed."""
-    found = Survey(set())
-    for outcome in survey(batch, found):
-        ledger.add(outcome)
-        if isinstance(outcome, FailedEdit):
-            say(f"failed {outcome.name}: {outcome.message} ({outcome.kind})")
-    if not found.settled and not found.missing:
-        raise InvalidManifestError(f"{batch.manifest} has no line: write one edit a line, as JSON")
-    totals = ledger.totals
-    say(f"{found.missing} edits to do, {totals.done} in the store, {totals.failed} refused")
-    if not found.missing:
-        return []
-    with open_runner() as runner:
-        with live_view(console, found.missing) as view:
-            for outcome in run_missing(
-                batch, runner, found, in_flight=max_in_flight, watch=view.running
-            ):
-                ledger.add(outcome)
-                view.finished(outcome)
-        return runner.describe()
+def _both_passes(run: _Run, open_runner: OpenRunner) -> list[dict[str, Any]]:
+    found = run.survey()
+    totals = run.totals
+    run.view.note(
+        f"{found.missing} edits to do, {totals.done} in the store, {totals.failed} refused"
+    )
+    run.monitor.begin(found.missing, found.total)
+    return run.run_missing(open_runner, found) if found.missing else []
+
+
+def _register(files: JobFiles, options: JobOptions, started: datetime, view: JobView) -> None:
+    """Say in the store that this job runs, and what would submit it again."""
+    with suppress(FarmError):  # another version's status is nobody's business here
+        status = files.status()
+        if status is not None and not status.is_over:
+            age = time.time() - status.updated
+            if age < _FRESH_SECONDS:
+                view.note(
+                    f"this job seems to run already, as process {status.pid} on {status.host}: "
+                    "each edit is committed once, whoever is first"
+                )
+    submitted = f"{started:%Y-%m-%d %H:%M:%S} UTC"
+    record = JobRecord(
+        submission=dict(options.submission), command=_command_line(), submitted=submitted
+    )
+    files.write(JOB, record)
+    files.write(CONTROL, JobControl())
+
+
+def _close_quietly(run: _Run, state: Any, reason: str) -> None:
+    with suppress(StoreError):
+        run.monitor.close(state, reason)
 
 
 def _summary(
@@ -122,7 +272,7 @@ def _summary(
     return JobSummary(
         job=batch.job,
         command=_command_line(),
-        manifest=str(batch.manifest),
+        manifest=batch.name,
         model_set=batch.model_set.name,
         weights=batch.model_set.digests,
         versions=versions(),
@@ -139,34 +289,9 @@ def _command_line() -> str:
     return shlex.join([*called, *sys.argv[1:]])
 
 
-def _table(outcomes: Iterable[DoneEdit | FailedEdit]) -> Table:
-    table = Table("edit", "outcome", "seconds", "network passes", "target prompt", box=None)
-    rest = 0
-    for number, outcome in enumerate(outcomes):
-        if number >= _TABLE_ROWS:
-            rest += 1
-            continue
-        table.add_row(escape(outcome.name), *_cells(outcome))
-    if rest:
-        table.add_row(f"and {rest} more", "", "", "", "")
-    return table
-
-
-def _cells(outcome: DoneEdit | FailedEdit) -> tuple[str, str, str, str]:
-    prompt = outcome.request.target_prompt if outcome.request else ""
-    if isinstance(outcome, FailedEdit):
-        return f"[red]{outcome.kind}[/]", "", "", escape(prompt)
-    result = outcome.result
-    return (
-        "in the store before" if result.reused else "[green]done[/]",
-        f"{outcome.seconds:.1f}",
-        f"{network_passes(result.provenance.work):,}",
-        escape(prompt),
-    )
-
-
 def _last_line(totals: Totals, seconds: float) -> str:
+    left = f", {totals.left} left ({totals.stopped})" if totals.stopped is not None else ""
     return (
-        f"{totals.done} done ({totals.reused} in the store before), {totals.failed} failed, "
+        f"{totals.done} done ({totals.reused} in the store before), {totals.failed} failed{left}, "
         f"{seconds_text(seconds)}"
     )

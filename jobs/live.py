@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from jobs.batch import Messages, running_name
+from jobs.monitor import Figures
 from jobs.outcomes import DoneEdit, FailedEdit
 from jobs.report_rows import seconds_text
 
@@ -26,6 +27,10 @@ class LiveView(Protocol):
 
     def finished(self, outcome: DoneEdit | FailedEdit) -> None:
         """An edit has its outcome."""
+        ...
+
+    def figures(self, figures: Figures) -> None:
+        """How the whole job goes."""
         ...
 
 
@@ -53,6 +58,7 @@ class Bars:
         self._whole = self._progress.add_task("[bold]edits", total=total, state="")
         self._edits: dict[str, TaskID] = {}
         self._done = self._failed = 0
+        self._figures = ""
         self._show_counts()
 
     def running(self, messages: Messages) -> None:
@@ -64,7 +70,7 @@ class Bars:
                 self._edits[name] = self._progress.add_task(label, state="")
             self._progress.update(
                 self._edits[name],
-                total=message["total"],
+                total=message["total"] or None,
                 completed=message["step"],
                 state=_state(message["stage"], message["step"], message["total"], message["loss"]),
             )
@@ -78,13 +84,18 @@ class Bars:
         self._progress.advance(self._whole)
         self._show_counts()
 
+    def figures(self, figures: Figures) -> None:
+        self._figures = figures_text(figures)
+        self._show_counts()
+
     def _drop(self, name: str) -> None:
         if name in self._edits:
             self._progress.remove_task(self._edits.pop(name))
 
     def _show_counts(self) -> None:
         counts = f"{self._done} done, {self._failed} failed, {len(self._edits)} running"
-        self._progress.update(self._whole, state=counts)
+        state = f"{counts}\n{self._figures}" if self._figures else counts
+        self._progress.update(self._whole, state=state)
 
 
 class Lines:
@@ -94,7 +105,11 @@ class Lines:
         self._console = console
         self._total = total
         self._finished = 0
+        self._figures = ""
         self._next_line = time.monotonic() + _LINE_SECONDS
+
+    def figures(self, figures: Figures) -> None:
+        self._figures = figures_text(figures)
 
     def running(self, messages: Messages) -> None:
         if time.monotonic() < self._next_line or not messages:
@@ -104,10 +119,13 @@ class Lines:
         for message in messages.values():
             steps.setdefault((message["stage"], message["total"]), []).append(message["step"])
         shown = [
-            f"{len(found)} in {_short(stage)}, step {_span(found)} of {total}"
+            f"{len(found)} in {_short(stage)}"
+            + (f", step {_span(found)} of {total}" if total else "")
             for (stage, total), found in sorted(steps.items())
         ]
         self._print("running: " + "; ".join(shown))
+        if self._figures:
+            self._print(f"  {self._figures}")
 
     def finished(self, outcome: DoneEdit | FailedEdit) -> None:
         self._finished += 1
@@ -118,6 +136,20 @@ class Lines:
         self._console.print(line, markup=False, soft_wrap=True)
 
 
+def figures_text(figures: Figures) -> str:
+    """Speed, time to go, and how busy the backbones are, as far as they are known."""
+    parts: list[str] = []
+    if figures.edits_per_minute is not None:
+        parts.append(f"{figures.edits_per_minute:.3g} edits/min")
+    if figures.eta_seconds is not None and figures.left:
+        parts.append(f"{seconds_text(figures.eta_seconds)} to go")
+    if figures.busy_share is not None:
+        parts.append(f"backbones {figures.busy_share:.0%} busy")
+    if figures.mean_batch is not None:
+        parts.append(f"mean batch {figures.mean_batch:.1f}")
+    return ", ".join(parts)
+
+
 def _display(name: str) -> str:
     """A running edit's name without the number of its line."""
     return name.partition(":")[2] or name
@@ -125,6 +157,8 @@ def _display(name: str) -> str:
 
 def _state(stage: str, step: int, total: int, loss: float | None) -> str:
     shown = "" if loss is None else f", loss {loss:.2g}"
+    if not total:
+        return _short(stage)
     return f"{_short(stage)} {step}/{total}{shown}"
 
 

@@ -8,13 +8,14 @@ Files in other forms become the same lines: see `jobs.importers`.
 
 import codecs
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from farm.errors import InvalidManifestError, InvalidRequestError
 from farm.requests import EditRequest, parse_request
+from jobs.import_options import ImportOptions
 
 _MAX_LINE_BYTES = 64 * 1024
 
@@ -28,6 +29,7 @@ class ManifestLine:
         name: the request's id, or "line-<number>".
         truth: path of the true edited picture, for the report only.
         place: how errors name the line, where its number alone does not say it.
+        variant: number among the edits that were made of this line (`jobs.expanding`).
     """
 
     number: int
@@ -35,6 +37,7 @@ class ManifestLine:
     request: EditRequest
     truth: str | None
     place: str | None = None
+    variant: int = 0
 
     def placed(self, error: InvalidRequestError) -> InvalidRequestError:
         """The same error, saying where in the file it is."""
@@ -50,33 +53,32 @@ class BrokenLine:
     number: int
     name: str
     error: InvalidManifestError
+    variant: int = 0
 
 
 Line: TypeAlias = ManifestLine | BrokenLine
 
 
-def read_manifest(
-    path: Path, *, model_set: str, parameters: Mapping[str, Any] | None = None
-) -> Iterator[Line]:
+def read_manifest(path: Path, options: ImportOptions) -> Iterator[Line]:
     """All lines that are not blank, in order; one at a time in memory.
 
     Args:
         path: the manifest.
-        model_set: of lines that name none. A job has one model set, so another one is an error.
-        parameters: of the method, for lines that do not set them.
+        options: model set, method and parameters of lines that name none. A job has one model
+            set, so another one is an error.
 
     Raises:
         InvalidManifestError: the file cannot be read.
     """
-    first_lines: dict[str, int] = {}
+    first = FirstLines()
     try:
         with path.open("rb") as file:
             for number, data in enumerate(_raw_lines(file), start=1):
                 if not data.strip():
                     continue
                 try:
-                    line = _parse(number, data, model_set, parameters or {})
-                    _refuse_second(line, first_lines)
+                    line = _parse(number, data, options)
+                    first.refuse_second(line)
                 except InvalidRequestError as error:
                     message = f"line {number}: {error.message}"
                     yield BrokenLine(number, f"line-{number}", InvalidManifestError(message))
@@ -99,26 +101,46 @@ def _raw_lines(file: BinaryIO) -> Iterator[bytes]:
         first = False
 
 
-def _parse(number: int, data: bytes, model_set: str, parameters: Mapping[str, Any]) -> ManifestLine:
+def _parse(number: int, data: bytes, options: ImportOptions) -> ManifestLine:
     if len(data.rstrip(b"\r\n")) > _MAX_LINE_BYTES:
         raise InvalidRequestError(
             f"longer than {_MAX_LINE_BYTES // 1024} KiB: name the image by its path"
         )
-    fields = _json_object(data)
+    return line_of(number, _json_object(data), options)
+
+
+def line_of(
+    number: int,
+    fields: dict[str, Any],
+    options: ImportOptions,
+    *,
+    place: str | None = None,
+) -> ManifestLine:
+    """A line from its fields; see `read_manifest`.
+
+    Raises:
+        InvalidRequestError: or one of its children, saying what to change.
+    """
     truth = fields.pop("truth", None)
     if truth is not None and not (isinstance(truth, str) and truth):
         raise InvalidRequestError(f"truth: the path of a picture is expected, found {truth!r:.80}")
-    found = fields.setdefault("model_set", model_set)
-    if found != model_set:
+    found = fields.setdefault("model_set", options.model_set)
+    if found != options.model_set:
         raise InvalidRequestError(
-            f"model_set: {found!r:.80} in a job that runs {model_set!r}; start it with "
+            f"model_set: {found!r:.80} in a job that runs {options.model_set!r}; start it with "
             "--model-set, or put the line into a manifest of its own"
         )
     own = fields.get("parameters", {})
-    if parameters and isinstance(own, dict):
-        fields["parameters"] = {**parameters, **own}
+    if options.parameters and isinstance(own, dict):
+        fields["parameters"] = {**options.parameters, **own}
+    if options.method is not None:
+        fields.setdefault("method", options.method)
     request = parse_request(fields)
-    return ManifestLine(number, request.id or f"line-{number}", request, truth)
+    return ManifestLine(number, request.id or f"{_kind(place)}-{number}", request, truth, place)
+
+
+def _kind(place: str | None) -> str:
+    return "line" if place is None else "row"
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
@@ -146,11 +168,24 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _refuse_second(line: ManifestLine, first_lines: dict[str, int]) -> None:
-    if line.request.id is None:
-        return
-    first = first_lines.setdefault(line.request.id, line.number)
-    if first != line.number:
-        raise InvalidRequestError(
-            f"id: {line.request.id!r} is already the id of line {first}; give this one another"
-        )
+@dataclass
+class FirstLines:
+    """Where each id was met first: an id names one edit of a manifest."""
+
+    _lines: dict[str, int] = field(default_factory=dict[str, int])
+
+    def refuse_second(self, line: ManifestLine) -> None:
+        """Note the line's id.
+
+        Raises:
+            InvalidRequestError: another line has it.
+        """
+        if line.request.id is None:
+            return
+        first = self._lines.setdefault(line.request.id, line.number)
+        if first != line.number:
+            where = "line" if line.place is None else "row"
+            raise InvalidRequestError(
+                f"id: {line.request.id!r} is already the id of {where} {first}; give this one "
+                "another"
+            )

@@ -1,14 +1,19 @@
-"""List model sets, and check their weights against their digests.
+"""List model sets, check their weights against their digests, convert released checkpoints.
 
 editfarm models list
 python -m jobs.models check --model-set scenes
+editfarm models convert infinity_2b_reg.pth models/mine
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from farm.backbones.infinity.convert import Precision, convert_checkpoint
+from farm.backbones.infinity.schedules import Size
+from farm.zoo.infinity_sets import state_infinity
 from farm.zoo.model_sets import ModelSet, list_model_sets, open_model_set
 from jobs.console import (
     FarmCommand,
@@ -20,7 +25,7 @@ from jobs.console import (
     say,
 )
 
-app = command_app("List and check model sets.")
+app = command_app("List, check and convert models.")
 
 
 @app.command("list", cls=FarmCommand)
@@ -59,6 +64,26 @@ def check_command(model_set: ModelSetOption = "scenes", as_json: JsonOption = Fa
         print_json({**_record(found), "verified": True})
     else:
         say(f"{found.name}: {len(found.digests)} weight files are as they should be")
+
+
+@app.command("convert", cls=FarmCommand)
+def convert_command(
+    source: Annotated[Path, typer.Argument(help="A released Infinity or BSQ file, or shards.")],
+    folder: Annotated[Path, typer.Argument(help="Model-set folder to write into.")],
+    precision: Annotated[Precision, typer.Option(help="Of a transformer's matrices.")] = "bf16",
+    size: Annotated[Size, typer.Option(help="Of the transformer's pictures.")] = "1M",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a released checkpoint as safetensors, which are memory-mapped ever after."""
+    done = convert_checkpoint(source, folder, precision, named=True)
+    stated = state_infinity(folder, size)
+    if as_json:
+        record = {"kind": done.kind, "files": list(map(str, done.files)), "bytes": done.bytes}
+        print_json({**record, "infinity": None if stated is None else stated.model_dump()})
+        return
+    say(f"{done.files[-1]}: {done.numbers / 1e6:,.1f} million numbers, {done.bytes / 1e6:,.1f} MB")
+    if stated is not None:
+        say(f"{folder} has an Infinity from now on: pictures of {size}")
 
 
 def _record(model_set: ModelSet) -> dict[str, object]:

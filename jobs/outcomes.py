@@ -23,6 +23,13 @@ class _Record(BaseModel):
     """None where the line is no request."""
     seconds: float
     """Wall time from its start to its end; 0 where nothing was started."""
+    variant: int = 0
+    """Number among the edits that were made of the line."""
+    tries: int = 0
+    """How often it was started; 0 where nothing was."""
+    row: str = ""
+    """Digest of all that the line's edit depends on, as cheap to find as possible; see
+    `jobs.history`."""
 
 
 class DoneEdit(_Record):
@@ -50,10 +57,21 @@ _ADAPTER: TypeAdapter[DoneEdit | FailedEdit] = TypeAdapter(Outcome)
 
 
 def failed_edit(
-    line: int, name: str, error: FarmError, *, request: EditRequest | None, seconds: float = 0.0
+    line: int,
+    name: str,
+    error: FarmError,
+    *,
+    request: EditRequest | None,
+    seconds: float = 0.0,
+    variant: int = 0,
+    tries: int = 0,
+    row: str = "",
 ) -> FailedEdit:
     """The outcome that says why."""
     return FailedEdit(
+        variant=variant,
+        tries=tries,
+        row=row,
         line=line,
         name=name,
         request=request,
@@ -80,7 +98,12 @@ def parse_outcome(line: bytes) -> DoneEdit | FailedEdit:
 
 def network_passes(work: Mapping[str, int]) -> int:
     """Forward and backward passes of the large networks among units of work."""
-    return sum(n for name, n in work.items() if name.startswith(("unet_", "transformer_")))
+    return sum(
+        n for name, n in work.items() if name.startswith(("unet_", "transformer_", "infinity_"))
+    )
+
+
+_STOPPED_CODES = {"cancelled": 130, "infrastructure": 3}
 
 
 @dataclass
@@ -96,11 +119,20 @@ class Totals:
     """New edits whose inversion was in the store, or was made for another edit meanwhile."""
     accelerator_seconds: float = 0.0
     """Of new edits."""
+    tried_again: int = 0
+    """Starts of edits beyond their first."""
+    left: int = 0
+    """Edits that were not begun, or not ended, when the job stopped."""
+    stopped: str | None = None
+    """Why it stopped before its end."""
+    stage_seconds: Counter[str] = field(default_factory=Counter[str])
+    """Wall time of new edits by stage."""
     failures: Counter[str] = field(default_factory=Counter[str])
     """Failed edits by kind of error."""
     work: Counter[str] = field(default_factory=Counter[str])
     """Units of frozen-network work of new edits."""
     trainer_pids: set[int] = field(default_factory=set[int])
+    trainer_nodes: set[str] = field(default_factory=set[str])
     backbone_pids: set[int] = field(default_factory=set[int])
 
     @property
@@ -109,23 +141,28 @@ class Totals:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 1 some failed, 2 no line was a request."""
+        """0 all done, 1 some failed or left, 2 no line was a request, 3 and 130 see `stopped`."""
+        if self.stopped is not None:
+            return _STOPPED_CODES.get(self.stopped, 1)
         if not self.started:
             return 2
         return 1 if self.failed else 0
 
     def add(self, outcome: DoneEdit | FailedEdit) -> None:
         self.started += outcome.request is not None
+        self.tried_again += max(0, outcome.tries - 1)
         if isinstance(outcome, FailedEdit):
             self.failures[outcome.kind] += 1
             return
         self.done += 1
         provenance = outcome.result.provenance
-        self.trainer_pids.add(provenance.trainer_pid)
-        self.backbone_pids.update(provenance.backbone_pids)
         if outcome.result.reused:
             self.reused += 1
             return
+        self.trainer_pids.add(provenance.trainer_pid)
+        self.trainer_nodes.add(provenance.trainer_node)
+        self.backbone_pids.update(provenance.backbone_pids)
+        self.stage_seconds.update(provenance.stage_seconds)
         self.inversions_reused += provenance.stage_reused
         self.accelerator_seconds += provenance.accelerator_seconds
         self.work.update(provenance.work)
@@ -136,9 +173,14 @@ class Totals:
             "failed": self.failed,
             "reused": self.reused,
             "inversions_reused": self.inversions_reused,
+            "left": self.left,
+            "stopped": self.stopped,
+            "tried_again": self.tried_again,
             "accelerator_seconds": round(self.accelerator_seconds, 3),
+            "stage_seconds": {name: round(s, 3) for name, s in self.stage_seconds.items()},
             "failures": dict(self.failures),
             "work": dict(self.work),
             "trainer_pids": sorted(self.trainer_pids),
+            "trainer_nodes": sorted(filter(None, self.trainer_nodes)),
             "backbone_pids": sorted(self.backbone_pids),
         }

@@ -66,6 +66,15 @@ class FailureGroup:
 
 
 @dataclass(frozen=True)
+class PageLink:
+    """Another page of a report that is too long for one; all pages lie in one folder."""
+
+    label: str
+    file: str
+    current: bool
+
+
+@dataclass(frozen=True)
 class ReportSummary:
     """The head of the page: figures of the whole job, and where they come from."""
 
@@ -79,6 +88,12 @@ class ReportSummary:
     """Finished edits with a row of their own."""
     version: str
     written: str
+    stages: tuple[Timing, ...] = ()
+    """Wall time of all new edits by stage."""
+    pages: tuple[PageLink, ...] = ()
+    """None where one page holds all."""
+    first: int = 1
+    """Number of the first finished edit on this page."""
 
 
 _ENVIRONMENT = Environment(

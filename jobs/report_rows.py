@@ -59,6 +59,25 @@ def build_row(outcome: DoneEdit, load: Load) -> ReportRow:
     )
 
 
+def build_row_without_pictures(outcome: DoneEdit) -> ReportRow:
+    """The row of an edit that was deleted after its job had finished it."""
+    request = outcome.request
+    assert request is not None  # only a request can be done
+    source, target = changed_words(request.source_prompt, request.target_prompt)
+    provenance = outcome.result.provenance
+    return ReportRow(
+        name=outcome.name,
+        edit_id=outcome.result.edit_id,
+        tags=(*_tags(outcome), "deleted since"),
+        source=source,
+        target=target,
+        pictures=(),
+        figures=(),
+        timings=_timings(provenance),
+        work=tuple(Fact(_spaced(name), f"{n:,}") for name, n in sorted(provenance.work.items())),
+    )
+
+
 def changed_words(source: str, target: str) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
     """The words of two prompts, each marked where the other prompt has not the same there."""
     words = source.split(), target.split()
@@ -97,6 +116,8 @@ def _tags(outcome: DoneEdit) -> tuple[str, ...]:
         tags.append("was in the store")
     elif provenance.stage_reused:
         tags.append("inversion reused")
+    if outcome.tries > 1:
+        tags.append(f"{outcome.tries} tries")
     return tuple(tags)
 
 

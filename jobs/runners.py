@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from actors.edits import open_model_set_farm, run_edits
+from actors.edits import StoredEdit, open_model_set_farm
 from actors.farm_session import FarmSession
+from actors.flight import Flight
 from actors.local import local_ray
 from farm.calls import Executor
 from farm.errors import FarmError
 from farm.results import EditResult
 from farm.runner import PreparedEdit
+from farm.storage.patient import PatientStore
 from farm.storage.store import Store
 from farm.zoo.model_sets import ModelSet
 from jobs.batch import OpenRunner, Watch
-from jobs.console import say
+from jobs.dispatch import Dispatcher, Limits
+from jobs.terminal import say
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,14 @@ class FarmRunner:
     def run(
         self, edits: Iterable[tuple[str, PreparedEdit]], *, in_flight: int, watch: Watch
     ) -> Iterator[tuple[str, EditResult | FarmError]]:
-        """See `actors.edits.run_edits`."""
-        return run_edits(
-            self.farm, edits, self.store, tenant=self.tenant, in_flight=in_flight, report=watch
-        )
+        """See `jobs.batch.EditRunner`; failures are tried again as their kind says."""
+        dispatcher = Dispatcher(self.flight(), Limits(in_flight=in_flight), watch)
+        for ended in dispatcher.run(edits):
+            yield ended.name, ended.outcome
+
+    def flight(self, *, budget: float | None = None) -> Flight:
+        """See `jobs.batch.EditRunner`."""
+        return Flight(self.farm, StoredEdit(self.store, self.tenant, budget), self.tenant)
 
     def describe(self) -> list[dict[str, Any]]:
         return self.farm.describe()
@@ -55,7 +62,7 @@ def _open_on_farm(
 ) -> Generator[FarmRunner, None, None]:
     say("starting the farm")
     with local_ray(), open_model_set_farm(model_set) as farm:
-        yield FarmRunner(farm, store, tenant)
+        yield FarmRunner(farm, PatientStore(store), tenant)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A tiny Infinity model set of the real classes: random, deterministic, made in a moment."""
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,8 +18,12 @@ from farm.backbones.infinity.tokenizer import TextTokenizer
 from farm.backbones.infinity.transformer import Infinity
 from farm.calls import Meter
 from farm.methods.edit_infinity.client import InfinityClient
+from farm.zoo.model_sets import write_manifest
 from farm.zoo.recipes.t5 import build_t5, word_tokenizer
 from tests.inline import Inline
+from tests.tiny import tiny_networks as tiny_diffusion_networks
+from tests.tiny import tiny_spec as tiny_diffusion_spec
+from tests.tiny import write_tiny_set as write_tiny_diffusion_set
 
 WORDS = (
     *("a", "the", "red", "blue", "cat", "dog", "ball", "and", "on", "grass"),
@@ -104,8 +109,29 @@ def text_rows(count=5, seed=3):
     return torch.randn(count, 16, generator=torch.Generator().manual_seed(seed))
 
 
+def tiny_whole_spec():
+    """A latent-diffusion model's and this Infinity's together."""
+    return tiny_diffusion_spec().model_copy(update={"infinity": SPEC.facts})
+
+
+def tiny_whole_networks(seed=0):
+    """What a host of both has."""
+    return replace(
+        tiny_diffusion_networks(tiny_whole_spec(), seed=seed), infinity=tiny_networks(seed)
+    )
+
+
+def write_tiny_whole_set(folder):
+    """A model-set folder of both, with its manifest."""
+    write_tiny_diffusion_set(folder)
+    write_tiny_set(folder)
+    write_manifest(
+        folder, tiny_whole_spec(), defaults="scenes", licence="Apache-2.0", source="tests"
+    )
+
+
 def write_tiny_set(folder):
-    """A model-set folder of these networks."""
+    """The folders of these networks."""
     transformer = {n: t.contiguous() for n, t in tiny_transformer().state_dict().items()}
     vae = {n: t.contiguous() for n, t in tiny_vae().state_dict().items()}
     for name, state, about in (

@@ -2,19 +2,26 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from farm.backbones.infinity.hosting import (
+    INFINITY_INPUTS,
+    INFINITY_OPERATIONS,
+    infinity_sizes,
+)
 from farm.backbones.inputs import INPUTS, Inputs, check_inputs, sizes_of
 from farm.backbones.networks import Networks
 from farm.backbones.operations import OPERATIONS
 from farm.backbones.region_inputs import REGION_INPUTS, region_sizes
 from farm.backbones.region_operations import REGION_OPERATIONS
-from farm.calls import Answer, Call, Operation
+from farm.backbones.rows import joined_rows, parted
+from farm.calls import Answer, Batch, Call, Midway, Operation, Paused, Stepped, summed
 from farm.errors import EditDivergedError, FarmError, InvalidRequestError
 
 Outcome: TypeAlias = Answer | FarmError
@@ -44,9 +51,13 @@ class OperationHost:
         self._inputs = inputs
         self._sizes = sizes_of(networks)
         if networks.regions is not None:
-            self._operations = {**operations, **REGION_OPERATIONS}
-            self._inputs = {**inputs, **REGION_INPUTS}
+            self._operations = {**self._operations, **REGION_OPERATIONS}
+            self._inputs = {**self._inputs, **REGION_INPUTS}
             self._sizes |= region_sizes(networks.regions)
+        if networks.infinity is not None:
+            self._operations = {**self._operations, **INFINITY_OPERATIONS}
+            self._inputs = {**self._inputs, **INFINITY_INPUTS}
+            self._sizes |= infinity_sizes(networks.infinity)
 
     def run_all(self, calls: Sequence[Call]) -> list[Answer]:
         """Answers in the order of the calls, one batch each.
@@ -63,7 +74,7 @@ class OperationHost:
         return answers
 
     def run_batch(self, calls: Sequence[Call]) -> list[Outcome]:
-        """Outcomes of calls of one key, computed in one batch.
+        """Outcomes of calls of one key, computed in one batch to their end.
 
         A call with arrays that its operation cannot take fails alone. Calls that ask to be computed
         alone (static `alone`) are, one after the other.
@@ -71,17 +82,39 @@ class OperationHost:
         Raises:
             FarmError: what no call of the batch can escape, such as an unknown operation.
         """
-        refusals = [self._refusal(call) for call in calls]
-        sound = [call for call, refusal in zip(calls, refusals, strict=True) if refusal is None]
-        size = 1 if calls[0].static.get("alone", False) else len(calls)
-        answers = iter(
+        ended: dict[int, Outcome] = {}
+        waiting: dict[Hashable, dict[int, Call | Paused]] = {None: dict(enumerate(calls))}
+        while waiting:
+            going = waiting.pop(next(iter(waiting)))
+            for number, result in zip(going, self.run_step(list(going.values())), strict=True):
+                if isinstance(result, Paused):
+                    waiting.setdefault(result.key, {})[number] = result
+                else:
+                    ended[number] = result
+        return [ended[number] for number in range(len(calls))]
+
+    def run_step(self, items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+        """Compute items of one key in one batch, up to the next step where others may come in.
+
+        Calls of an operation of one step have their outcomes then. The others come back paused,
+        to be given again together with whatever has their key by then.
+
+        Raises:
+            FarmError: as `run_batch`.
+        """
+        assert len({item.key for item in items}) == 1, "a batch holds items of one key"
+        call = _call_of(items[0])
+        refusals = [self._refusal(i) if isinstance(i, Call) else None for i in items]
+        sound = [item for item, refusal in zip(items, refusals, strict=True) if refusal is None]
+        size = 1 if call.static.get("alone", False) else len(items)
+        results = iter(
             [
-                outcome
+                result
                 for start in range(0, len(sound), size)
-                for outcome in self._run(sound[start : start + size])
+                for result in self._run(call, sound[start : start + size])
             ]
         )
-        return [next(answers) if refusal is None else refusal for refusal in refusals]
+        return [next(results) if refusal is None else refusal for refusal in refusals]
 
     def describe(self) -> dict[str, Any]:
         """Which process holds which networks, how large each is, and how full its caches are."""
@@ -108,27 +141,52 @@ class OperationHost:
             return error
         return None
 
-    def _run(self, calls: Sequence[Call]) -> list[Outcome]:
-        first = calls[0]
-        assert len({call.key for call in calls}) == 1, "a batch holds calls of one key"
-        operation = self._operations.get(first.op)
+    def _run(self, call: Call, items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+        operation = self._operations.get(call.op)
         if operation is None:
             raise InvalidRequestError(
-                f"no operation {first.op!r}; this host has {', '.join(sorted(self._operations))}"
+                f"no operation {call.op!r}; this host has {', '.join(sorted(self._operations))}"
             )
         start = time.perf_counter()
-        batch = operation(self._networks, self._stacked(calls), first.static)
-        arrays = {name: tensor.cpu().numpy() for name, tensor in batch.tensors.items()}
-        share = (time.perf_counter() - start) / len(calls)
-        return [
-            _outcome(
-                first.op,
-                {n: np.asarray(a[row]) for n, a in arrays.items()},
-                batch.work_of(row),
-                share,
-            )
-            for row in range(len(calls))
-        ]
+        calls = [item for item in items if isinstance(item, Call)]
+        if not isinstance(operation, Stepped):
+            batch = operation(self._networks, self._stacked(calls), call.static)
+            return list(_outcomes(calls, batch, (), start))
+        if calls:
+            pauses = [Paused(call, None, None, {}, 0.0) for call in calls]
+            midway = operation.begin(self._networks, self._stacked(calls), call.static)
+        else:
+            pauses = [item for item in items if isinstance(item, Paused)]
+            state = joined_rows([pause.held for pause in pauses])
+            phase = pauses[0].phase
+            midway = operation.step(self._networks, state, call.static, phase)
+        return self._ended(operation, pauses, midway, start)
+
+    def _ended(
+        self, operation: Stepped, pauses: Sequence[Paused], midway: Midway, start: float
+    ) -> list[Outcome | Paused]:
+        """Items that have taken their last step with their outcomes, the others paused anew."""
+        held = parted(midway)
+        done = [row for row, phase in enumerate(midway.phases) if phase is None]
+        ends: dict[int, Outcome] = {}
+        if done:
+            calls = [pauses[row].call for row in done]
+            state = joined_rows([held[row] for row in done])
+            batch = operation.end(self._networks, state, calls[0].static)
+            before = [summed(pauses[row].work, midway.work) for row in done]
+            ends = dict(zip(done, _outcomes(calls, batch, before, start), strict=True))
+        share = (time.perf_counter() - start) / len(pauses)
+        results: list[Outcome | Paused] = []
+        for row, pause in enumerate(pauses):
+            seconds = pause.seconds + share
+            if row in ends:
+                outcome = ends[row]
+                whole = isinstance(outcome, Answer)
+                results.append(replace(outcome, seconds=seconds) if whole else outcome)
+                continue
+            work = summed(pause.work, midway.work)
+            results.append(Paused(pause.call, midway.phases[row], held[row], work, seconds))
+        return results
 
     def _stacked(self, calls: Sequence[Call]) -> dict[str, Tensor]:
         stacked = {
@@ -143,6 +201,27 @@ class OperationHost:
 
 def _computed_in(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype.is_floating_point else dtype
+
+
+def _call_of(item: Call | Paused) -> Call:
+    return item.call if isinstance(item, Paused) else item
+
+
+def _outcomes(
+    calls: Sequence[Call], batch: Batch, before: Sequence[Mapping[str, int]], start: float
+) -> list[Outcome]:
+    """An outcome for each row; `before`: work of each row's earlier steps, where it had any."""
+    arrays = {name: tensor.cpu().numpy() for name, tensor in batch.tensors.items()}
+    share = (time.perf_counter() - start) / len(calls)
+    return [
+        _outcome(
+            call.op,
+            {n: np.asarray(a[row]) for n, a in arrays.items()},
+            summed(before[row], batch.work_of(row)) if before else batch.work_of(row),
+            share,
+        )
+        for row, call in enumerate(calls)
+    ]
 
 
 def _outcome(

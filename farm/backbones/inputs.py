@@ -15,13 +15,14 @@ from farm.backbones.networks import Networks
 from farm.calls import Call
 from farm.errors import InvalidRequestError
 
-Kind: TypeAlias = Literal["number", "integer", "switch"]
+Kind: TypeAlias = Literal["number", "integer", "switch", "byte"]
 AnyArray: TypeAlias = Shaped[np.ndarray, "..."]
 
 _DTYPES: Mapping[Kind, tuple[str, ...]] = {
     "number": ("float32", "float16", "float64"),
     "integer": ("int64", "int32"),
     "switch": ("bool",),
+    "byte": ("uint8",),
 }
 _ANY = "any"
 

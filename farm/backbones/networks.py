@@ -13,6 +13,8 @@ from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel
 
 from farm.backbones.clip import ImageEncoder, TextEncoder
 from farm.backbones.dino import load_dino
+from farm.backbones.infinity.networks import InfinityNetworks, load_infinity_networks
+from farm.backbones.infinity.spec import InfinitySpec
 from farm.backbones.inpainting import Inpainter
 from farm.backbones.map_cache import MapCache, StateCache
 from farm.backbones.region_networks import RegionNetworks
@@ -39,12 +41,15 @@ class Networks:
     device: str
     regions: RegionNetworks | None = None
     """Where the model set has them."""
+    infinity: InfinityNetworks | None = None
+    """Where the model set has one."""
     maps: MapCache = field(default_factory=lambda: MapCache(_MAP_CACHE_BYTES))
     sources: StateCache = field(default_factory=lambda: StateCache(_SOURCE_CACHE_BYTES["cpu"]))
 
     def modules(self) -> dict[str, nn.Module]:
         """Each network by name, each once."""
-        more = {} if self.regions is None else self.regions.modules()
+        parts = [part.modules() for part in (self.regions, self.infinity) if part is not None]
+        more = {name: module for part in parts for name, module in part.items()}
         return {
             "unet": self.unet,
             "vae": self.vae,
@@ -66,8 +71,9 @@ def load_networks(
 
     The folder holds `unet/`, `vae/` and either one `clip/` with both towers or Stable Diffusion's
     `text_encoder/` beside an `image_encoder/`. Where the spec has `regions`, also `dino/`,
-    `inpainting/` (a UNet) and a whole CLIP as `scorer/`, or `clip/` for that. Weights are
-    safetensors of any precision; they are computed with in single precision.
+    `inpainting/` (a UNet) and a whole CLIP as `scorer/`, or `clip/` for that; where it has
+    `infinity`, also `infinity/`, `bsq_vae/` and `t5/`. Weights are safetensors of any precision;
+    they are computed with in single precision.
 
     Args:
         folder: of the model set.
@@ -94,9 +100,16 @@ def load_networks(
         spec=spec,
         device=device,
         regions=None if spec.regions is None else _load_regions(folder, spec, device),
+        infinity=_load_infinity(folder, spec, device),
         maps=MapCache(map_cache_bytes),
         sources=StateCache(source_cache_bytes),
     )
+
+
+def _load_infinity(folder: Path, spec: ModelSpec, device: str) -> InfinityNetworks | None:
+    if spec.infinity is None:
+        return None
+    return load_infinity_networks(folder, InfinitySpec.of(spec.name, spec.infinity), device)
 
 
 def _load_clip(folder: Path) -> tuple[CLIPTextModel, CLIPVisionModel]:

@@ -11,6 +11,15 @@ _NUMBER = Takes()
 _IDS = Takes("tokens", "integer", below="vocabulary")
 _LATENTS = Takes("channels latent latent")
 _EMBEDS = Takes("tokens width")
+_LEVELS = Takes("any")
+_INPAINTING: Inputs = {
+    "latents": _LATENTS,
+    "embeds": _EMBEDS,
+    "uncond_embeds": Takes(_EMBEDS.axes, optional=True),
+    "guidance_scale": Takes(optional=True),
+    "mask": Takes("1 latent latent"),
+    "left": _LATENTS,
+}
 
 REGION_INPUTS: Mapping[str, Inputs] = {
     "dino.features": {"image": _IMAGE},
@@ -19,15 +28,16 @@ REGION_INPUTS: Mapping[str, Inputs] = {
     "scorer.views": {"image": _IMAGE, "views": Takes("any view_numbers"), "scale": _NUMBER},
     "scorer.relevance": {"image": _IMAGE, "direction": Takes("embed_width")},
     "inpainting.step": {
-        "latents": _LATENTS,
+        **_INPAINTING,
         "timestep": Takes(kind="integer", below="timesteps"),
         "alpha": _NUMBER,
         "alpha_prev": _NUMBER,
-        "embeds": _EMBEDS,
-        "uncond_embeds": Takes(_EMBEDS.axes, optional=True),
-        "guidance_scale": Takes(optional=True),
-        "mask": Takes("1 latent latent"),
-        "left": _LATENTS,
+    },
+    "inpainting.sample": {
+        **_INPAINTING,
+        "timesteps": Takes("any", "integer", below="timesteps"),
+        "alphas": _LEVELS,
+        "alphas_prev": _LEVELS,
     },
 }
 """By operation; every operation of `REGION_OPERATIONS` has its row."""

@@ -1,14 +1,16 @@
 """Operations of Learnable Regions: pure, batched, named (`farm.regions` asks them)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from farm.backbones.networks import Networks
 from farm.backbones.region_networks import RegionNetworks
-from farm.calls import Batch, Operation, Static, Tensors
+from farm.calls import Batch, Midway, Operation, Static, Stepped, Tensors
+from farm.errors import InvalidRequestError
 from farm.losses.views import apply_views
 
 
@@ -71,25 +73,49 @@ def inpainting_step(networks: Networks, tensors: Tensors, static: Static) -> Bat
     With `uncond_embeds` two forwards an item, under guidance; without, one.
     """
     del static
-    guided = "uncond_embeds" in tensors
-    names = ("latents", "timestep", "embeds", "mask", "left")
-    latents, timestep, embeds, mask, left = (tensors[name] for name in names)
-    predict = _networks(networks).inpainter
-    with torch.no_grad():
-        if guided:
-            both = torch.cat([tensors["uncond_embeds"], embeds])
-            uncond, cond = predict(
-                *(torch.cat([t, t]) for t in (latents, timestep)),
-                both,
-                *(torch.cat([t, t]) for t in (mask, left)),
-            ).chunk(2)
-            noise = uncond + tensors["guidance_scale"].view(-1, 1, 1, 1) * (cond - uncond)
-        else:
-            noise = predict(latents, timestep, embeds, mask, left)
-        alpha, alpha_to = (tensors[n].view(-1, 1, 1, 1) for n in ("alpha", "alpha_prev"))
-        clean = (latents - (1 - alpha).sqrt() * noise) / alpha.sqrt()
-        moved = alpha_to.sqrt() * clean + (1 - alpha_to).sqrt() * noise
-    return Batch({"latents": moved}, {"unet_forward": 2 if guided else 1})
+    names = ("timestep", "alpha", "alpha_prev")
+    timestep, alpha, alpha_to = (tensors[name] for name in names)
+    moved = _moved(networks, tensors, timestep, alpha, alpha_to)
+    return Batch({"latents": moved}, {"unet_forward": _forwards(tensors)})
+
+
+class InpaintingSample(Stepped):
+    """Latents after a row of DDIM steps, `timesteps`, `alphas` and `alphas_prev` in order.
+
+    What `inpainting_step` does, again and again, without a message between two steps. All items of
+    one number of steps share batches, whichever of their steps they are at.
+    """
+
+    def begin(self, networks: Networks, tensors: Tensors, static: Static) -> Midway:
+        """No step is taken yet.
+
+        Raises:
+            InvalidRequestError: timesteps and levels differ in number.
+        """
+        del networks, static
+        numbers = {name: tensors[name].shape[1] for name in _MOVES}
+        if len(set(numbers.values())) > 1:
+            raise InvalidRequestError(
+                f"inpainting.sample found {numbers}, expected as many of each: one per step"
+            )
+        taken = torch.zeros_like(tensors["timesteps"][:, 0])
+        return Midway({**tensors, "taken": taken}, ["step"] * len(taken))
+
+    def step(self, networks: Networks, tensors: Tensors, static: Static, phase: Any) -> Midway:
+        del static, phase
+        taken = tensors["taken"]
+        timestep, alpha, alpha_to = (
+            tensors[name].gather(1, taken[:, None])[:, 0] for name in _MOVES
+        )
+        moved = _moved(networks, tensors, timestep, alpha, alpha_to)
+        total = tensors["timesteps"].shape[1]
+        phases = [None if number + 1 == total else "step" for number in taken.tolist()]
+        state = {**tensors, "latents": moved, "taken": taken + 1}
+        return Midway(state, phases, {"unet_forward": _forwards(tensors)})
+
+    def end(self, networks: Networks, tensors: Tensors, static: Static) -> Batch:
+        del networks, static
+        return Batch({"latents": tensors["latents"]}, {})
 
 
 REGION_OPERATIONS: Mapping[str, Operation] = {
@@ -99,7 +125,9 @@ REGION_OPERATIONS: Mapping[str, Operation] = {
     "scorer.views": views,
     "scorer.relevance": relevance,
     "inpainting.step": inpainting_step,
+    "inpainting.sample": InpaintingSample(),
 }
+_MOVES = ("timesteps", "alphas", "alphas_prev")
 
 
 def _networks(networks: Networks) -> RegionNetworks:
@@ -109,3 +137,33 @@ def _networks(networks: Networks) -> RegionNetworks:
 
 def _scaled(tensors: Tensors) -> Float[Tensor, "batch 3 height width"]:
     return tensors["image"] * tensors["scale"].view(-1, 1, 1, 1)
+
+
+def _forwards(tensors: Tensors) -> int:
+    return 2 if "uncond_embeds" in tensors else 1
+
+
+def _moved(
+    networks: Networks,
+    tensors: Tensors,
+    timestep: Int[Tensor, " batch"],
+    alpha: Float[Tensor, " batch"],
+    alpha_to: Float[Tensor, " batch"],
+) -> Float[Tensor, "batch channels height width"]:
+    """A DDIM step, under guidance where there are `uncond_embeds`."""
+    latents, embeds, mask, left = (tensors[n] for n in ("latents", "embeds", "mask", "left"))
+    predict = _networks(networks).inpainter
+    with torch.no_grad():
+        if "uncond_embeds" in tensors:
+            both = torch.cat([tensors["uncond_embeds"], embeds])
+            uncond, cond = predict(
+                *(torch.cat([t, t]) for t in (latents, timestep)),
+                both,
+                *(torch.cat([t, t]) for t in (mask, left)),
+            ).chunk(2)
+            noise = uncond + tensors["guidance_scale"].view(-1, 1, 1, 1) * (cond - uncond)
+        else:
+            noise = predict(latents, timestep, embeds, mask, left)
+        alpha, alpha_to = (level.view(-1, 1, 1, 1) for level in (alpha, alpha_to))
+        clean = (latents - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+        return alpha_to.sqrt() * clean + (1 - alpha_to).sqrt() * noise

@@ -1,5 +1,6 @@
 """What a user may ask for: checked by pydantic, discriminated by `method`."""
 
+from farm.requests.edit_infinity import EditInfinityParameters, EditInfinityRequest
 from farm.requests.learnable_regions import (
     LearnableRegionsParameters,
     LearnableRegionsRequest,
@@ -16,6 +17,8 @@ from farm.requests.style_diffusion import (
 __all__ = [
     "GENERATED",
     "METHODS",
+    "EditInfinityParameters",
+    "EditInfinityRequest",
     "EditRequest",
     "FurtherTarget",
     "Interval",

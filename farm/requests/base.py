@@ -36,6 +36,11 @@ class BaseRequest(Strict):
         """Whether the source is drawn by the model instead of read from an image."""
         return False
 
+    @property
+    def drawn_mask(self) -> str | None:
+        """The mask that the user drew: a path or URI, like `image`; None where there is none."""
+        return None
+
     @model_validator(mode="after")
     def _something_to_edit(self) -> "BaseRequest":
         for name in ("source_prompt", "target_prompt"):

@@ -86,6 +86,10 @@ class EditInfinityRequest(BaseRequest):
     """Which colour of the mask is edited; the released examples paint it black."""
     parameters: EditInfinityParameters = EditInfinityParameters()
 
+    @property
+    def drawn_mask(self) -> str | None:
+        return self.mask
+
     @model_validator(mode="after")
     def _region_is_there(self) -> "EditInfinityRequest":
         function = self.parameters.infer_function

@@ -51,6 +51,8 @@ class LearnableRegionsParameters(Strict):
     """Of the directional CLIP loss."""
     loss_gamma: Weight | None = None
     """Of the structure loss."""
+    loss_delta: Weight | None = None
+    """Of how little a region is what is salient."""
     test_alpha: Weight | None = None
     """Of the similarity to the text, in the final selection."""
     test_beta: Weight | None = None

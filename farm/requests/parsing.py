@@ -6,11 +6,12 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
 from farm.errors import InvalidRequestError
+from farm.requests.edit_infinity import EditInfinityRequest
 from farm.requests.learnable_regions import LearnableRegionsRequest
 from farm.requests.style_diffusion import StyleDiffusionRequest
 
 DEFAULT_METHOD = "style_diffusion"
-METHODS = ("style_diffusion", "learnable_regions")
+METHODS = ("style_diffusion", "learnable_regions", "edit_infinity")
 
 
 def _method(value: Any) -> Any:
@@ -21,7 +22,8 @@ def _method(value: Any) -> Any:
 
 EditRequest: TypeAlias = Annotated[
     Annotated[StyleDiffusionRequest, Tag("style_diffusion")]
-    | Annotated[LearnableRegionsRequest, Tag("learnable_regions")],
+    | Annotated[LearnableRegionsRequest, Tag("learnable_regions")]
+    | Annotated[EditInfinityRequest, Tag("edit_infinity")],
     Discriminator(
         _method,
         custom_error_type="unknown_method",

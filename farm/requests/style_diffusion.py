@@ -96,6 +96,9 @@ class StyleDiffusionParameters(Strict):
     """Share of steps in which the target takes the source's self-attention."""
     tau_u: Windows | None = None
     """The same for the unconditional branch."""
+    restructure: bool | None = None
+    """Whether a thing becomes another, with another outline; by default as the prompts' nouns say.
+    Some model sets have other defaults for that."""
     edit_type: EditType | None = None
     """Words one for one, or words added and dropped; by default as the numbers of words say."""
     equalizer: dict[Word, Weight] | None = None
@@ -107,9 +110,13 @@ class StyleDiffusionParameters(Strict):
     blend_threshold: Tau | None = None
     blend_pool: Literal[1, 3, 5] | None = None
     """Cells of the attention map by which the blend's region is widened."""
+    blend_grow: Annotated[int, Field(ge=0, le=8)] | None = None
+    """Cells of the map by which the region grows after that, but not over other things."""
     blend_start: Tau | None = None
     paste_back: bool | None = None
     """With local blend: keep the original's own pixels where nothing was to change."""
+    paste_threshold: Tau | None = None
+    """And where the picture changed by no more than this, of 1."""
     source_words: tuple[Word, ...] | None = None
     """Words of the source prompt that the blend follows; by default the words that change."""
     target_words: tuple[Word, ...] | None = None

@@ -18,8 +18,9 @@ from farm.methods.learnable_regions.config import LearnableRegionsConfig
 from farm.methods.learnable_regions.editing import RegionEdit, edit
 from farm.methods.learnable_regions.figures import draw_attention, draw_boxes, report
 from farm.methods.learnable_regions.plan import PromptPlan, check_config, plan_prompts, region_spec
-from farm.methods.learnable_regions.search import search
+from farm.methods.learnable_regions.search import search, tabulate
 from farm.methods.learnable_regions.searched import Search, SearchState, network_of
+from farm.methods.learnable_regions.work import needs_table
 from farm.progress import Progress
 from farm.regions import RegionsClient
 from farm.requests.learnable_regions import LearnableRegionsRequest
@@ -27,7 +28,8 @@ from farm.runner.method import Files, Outputs, ReadStage, StagePlan, Steps, Work
 from farm.storage.tensors import pack_tensors, unpack_tensors
 from farm.zoo.model_sets import ModelSet
 
-ANALYSIS, SEARCH = "analysis", "search"
+ANALYSIS, TABLE, SEARCH = "analysis", "table", "search"
+_OF_TABLE = {"anchors", "loss", "render", "preview_steps", "quirks"}
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,22 @@ class LearnableRegionsRun:
             "caption": self.prompts.source,
             "config": self.config.analysis.model_dump(mode="json"),
         }
+        search = self.config.search
+        tabled = {
+            "target": self.prompts.target,
+            "config": search.model_dump(mode="json", include=_OF_TABLE),
+            "full": needs_table(search, has_start=self.start is not None),
+        }
         searched = {
             "target": self.prompts.target,
-            "config": self.config.search.model_dump(mode="json"),
+            "config": search.model_dump(mode="json"),
             "start": None if self.start is None else hashlib.sha256(self.start).hexdigest(),
         }
-        return (StagePlan(ANALYSIS, analysed), StagePlan(SEARCH, searched))
+        return (
+            StagePlan(ANALYSIS, analysed),
+            StagePlan(TABLE, tabled),
+            StagePlan(SEARCH, searched),
+        )
 
     @property
     def depends(self) -> Mapping[str, Any]:
@@ -72,7 +84,21 @@ class LearnableRegionsRun:
                 image, self.prompts, client, self.config.analysis, seed=seed
             )
             return {_file(stage): pack_tensors(analysis.to_tensors())}
-        start = None if self.start is None else network_of(unpack_tensors(self.start)[0])
+        state = None if checkpoint is None else SearchState.from_tensors(checkpoint)
+        if stage == TABLE:
+            state = yield from tabulate(
+                image,
+                _analysis(read),
+                self.prompts,
+                client,
+                self.config,
+                seed=seed,
+                has_start=self.start is not None,
+                checkpoint=state,
+            )
+            return {_file(stage): pack_tensors(state.to_tensors())}
+        if state is None:
+            state = SearchState.from_tensors(unpack_tensors(read(TABLE)[_file(TABLE)])[0])
         found = yield from search(
             image,
             _analysis(read),
@@ -80,14 +106,14 @@ class LearnableRegionsRun:
             client,
             self.config,
             seed=seed,
-            start=start,
-            checkpoint=None if checkpoint is None else SearchState.from_tensors(checkpoint),
+            start=None if self.start is None else network_of(unpack_tensors(self.start)[0]),
+            checkpoint=state,
         )
         return {_file(stage): pack_tensors(found.to_tensors())}
 
     def edit(self, bench: Workbench, read: ReadStage) -> Generator[Progress, None, Outputs]:
         image = bench.original.image
-        found = Search.from_tensors(unpack_tensors(read(SEARCH)[_file(SEARCH)])[0])
+        found = unpack_search(read(SEARCH))
         output = yield from edit(
             image, _analysis(read), found, _client(bench), self.config, seed=self.request.seed
         )
@@ -155,6 +181,15 @@ def _read_start(path: Path) -> bytes:
             "earlier edit (editfarm artifacts download)"
         )
     return data
+
+
+def unpack_search(files: Files) -> Search:
+    """The search among the files of its stage.
+
+    Raises:
+        CorruptArtifactError: it is not whole.
+    """
+    return Search.from_tensors(unpack_tensors(files[_file(SEARCH)])[0])
 
 
 def _analysis(read: ReadStage) -> Analysis:

@@ -1,22 +1,47 @@
 """What the store has of edits and their stages."""
 
-from farm.errors import InvalidRequestError
-from farm.results import EditResult, Provenance
+from pydantic import JsonValue, ValidationError
+
+from farm.errors import CorruptArtifactError, InvalidRequestError
+from farm.requests import describe
+from farm.results import SCHEMA_VERSION, EditResult, Provenance
 from farm.runner.method import Files
 from farm.storage.commits import CommitRecord, read_commit, read_file
 from farm.storage.layout import attempt_file_key, edit_prefix, stage_prefix
-from farm.storage.store import Store
+from farm.storage.store import Store, UnusableStoreError
 
 
 def result_of(edit_id: str, target: str, record: CommitRecord, *, reused: bool) -> EditResult:
-    """A commit record as a result."""
+    """A commit record as a result.
+
+    Raises:
+        UnusableStoreError: a newer farm wrote it.
+        CorruptArtifactError: it is no edit's.
+    """
     return EditResult(
         edit_id=edit_id,
         attempt=record.attempt,
         files={name: attempt_file_key(target, record.attempt, name) for name in record.files},
-        provenance=Provenance.model_validate(record.extra["provenance"]),
+        provenance=_provenance(target, record.extra.get("provenance")),
         reused=reused,
     )
+
+
+def _provenance(target: str, value: JsonValue) -> Provenance:
+    """Of this version or an older one: what came later has defaults."""
+    found = value.get("schema_version") if isinstance(value, dict) else None
+    if isinstance(found, int) and found > SCHEMA_VERSION:
+        raise UnusableStoreError(
+            f"{target!r} has provenance of schema_version {found}, this farm knows up to "
+            f"{SCHEMA_VERSION}: upgrade the farm, or use another store"
+        )
+    try:
+        return Provenance.model_validate(value)
+    except ValidationError as error:
+        raise CorruptArtifactError(
+            f"the provenance of {target!r} is none ({describe(error)}): delete the edit with "
+            "`editfarm artifacts delete` and compute it again"
+        ) from error
 
 
 def load_result(store: Store, tenant: str, edit_id: str) -> EditResult | None:

@@ -45,6 +45,8 @@ class Workbench:
         original: the image as handed in.
         square: the image as the networks take it.
         placement: where the square lies in the original.
+        is_made: whether the last of some stages, each after those before it, is in the store; the
+            stages may be others than the edit's own.
     """
 
     request: EditRequest
@@ -53,6 +55,7 @@ class Workbench:
     original: DecodedImage
     square: Float[Tensor, "3 size size"]
     placement: Placement
+    is_made: Callable[[Sequence[StagePlan]], bool]
 
 
 @dataclass(frozen=True)

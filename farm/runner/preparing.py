@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from farm.errors import InvalidImageError
 from farm.images import decode_image, encode_png, image_digest
 from farm.requests import GENERATED, EditRequest
-from farm.runner.method import MethodRun
+from farm.runner.method import MethodRun, StagePlan
 from farm.runner.methods import plan_method
 from farm.zoo.model_sets import ModelSet
 
@@ -26,6 +26,8 @@ class PreparedEdit:
     model_set: ModelSet
     method: MethodRun
     image_digest: str
+    root: str
+    """Digest of what determines every stage: the image, the weights, the seed, the method."""
     stages: Mapping[str, str]
     """Digest of what determines each stage, by its name, in order."""
     edit_id: str
@@ -58,8 +60,26 @@ def read_image(uri: str, *, base: Path) -> bytes:
         raise InvalidImageError(f"{path}: {error.strerror}; check the path of the image") from error
 
 
-def prepare(request: EditRequest, image: bytes, model_set: ModelSet) -> PreparedEdit:
+def read_mask(request: EditRequest, *, base: Path) -> bytes | None:
+    """Bytes of the mask that a request names; None where it names none.
+
+    Raises:
+        InvalidImageError: see `read_image`.
+    """
+    named = request.drawn_mask
+    return None if named is None else read_image(named, base=base)
+
+
+def prepare(
+    request: EditRequest, image: bytes, model_set: ModelSet, *, mask: bytes | None = None
+) -> PreparedEdit:
     """Check a request whole, before any accelerator second is spent.
+
+    Args:
+        request: what is asked.
+        image: bytes of its picture; those of a source that is to be drawn are empty.
+        model_set: which networks.
+        mask: bytes of the mask that the request names (`read_mask`).
 
     Raises:
         InvalidRequestError: or one of its children, saying what to change.
@@ -67,8 +87,8 @@ def prepare(request: EditRequest, image: bytes, model_set: ModelSet) -> Prepared
     if request.is_generated:
         side = model_set.spec.image_size
         image = encode_png(torch.zeros(3, side, side))  # a frame for what will be drawn
-    decode_image(image)
-    method = plan_method(request, model_set)
+    decoded = decode_image(image)
+    method = plan_method(request, model_set, decoded, mask)
     picture = image_digest(image)
     common = {
         "method": request.method,
@@ -78,13 +98,20 @@ def prepare(request: EditRequest, image: bytes, model_set: ModelSet) -> Prepared
         "seed": request.seed,
         "deterministic": request.deterministic,
     }
-    stages: dict[str, str] = {}
-    before = _digest(common)
-    for stage in method.stages:
+    root = _digest(common)
+    stages = stage_digests(root, method.stages)
+    edit_id = _digest({"before": [root, *stages.values()][-1], "depends": method.depends})
+    return PreparedEdit(request, image, model_set, method, picture, root, stages, edit_id)
+
+
+def stage_digests(root: str, stages: Sequence[StagePlan]) -> dict[str, str]:
+    """Digest of what determines each stage, those before it included."""
+    digests: dict[str, str] = {}
+    before = root
+    for stage in stages:
         before = _digest({"before": before, "stage": stage.name, "depends": stage.depends})
-        stages[stage.name] = before
-    edit_id = _digest({"before": before, "depends": method.depends})
-    return PreparedEdit(request, image, model_set, method, picture, stages, edit_id)
+        digests[stage.name] = before
+    return digests
 
 
 def _digest(value: Mapping[str, Any]) -> str:

@@ -4,22 +4,24 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from farm.calls import Executor, Meter
-from farm.errors import EditCancelledError
+from farm.errors import BudgetExceededError, EditCancelledError, StoreError
 from farm.images import decode_image, encode_png, fit_to_model
 from farm.progress import Progress
 from farm.results import EditResult, Provenance
 from farm.runner.loading import load_stage, result_of
 from farm.runner.method import Files, Outputs, StagePlan, Workbench
-from farm.runner.preparing import PreparedEdit
+from farm.runner.preparing import PreparedEdit, stage_digests
 from farm.runner.versions import versions
 from farm.storage.checkpoints import load_checkpoint, save_checkpoint
 from farm.storage.commits import commit, read_commit
 from farm.storage.layout import edit_prefix, input_key, stage_prefix
-from farm.storage.leases import Lease
+from farm.storage.leases import Lease, LeaseLostError
 from farm.storage.stages import wait_or_compute
 from farm.storage.store import Store
 from farm.storage.tensors import pack_tensors, unpack_tensors
@@ -27,6 +29,7 @@ from farm.storage.tensors import pack_tensors, unpack_tensors
 _LEASE_SECONDS = 20.0
 _CHECKPOINT_SECONDS = 10.0
 _POLL_SECONDS = 0.5
+_QUIET_LOOKS = 2  # the first two looks at a stage are over at once where nobody makes it
 _T = TypeVar("_T")
 
 Report = Callable[[Progress], None]
@@ -41,6 +44,8 @@ def run_edit(
     tenant: str = "default",
     report: Report = lambda _: None,
     should_stop: ShouldStop = lambda: False,
+    budget: float | None = None,
+    node: str = "",
 ) -> EditResult:
     """Do a prepared edit, or find it done.
 
@@ -55,16 +60,21 @@ def run_edit(
         tenant: whose store.
         report: called with every step.
         should_stop: asked between steps.
+        budget: accelerator seconds that this attempt may cost; no limit if None.
+        node: the machine, for provenance.
 
     Raises:
         EditCancelledError: `should_stop` said so.
+        BudgetExceededError: it has cost more than `budget`.
         FarmError: as its kind says.
     """
     target = edit_prefix(tenant, prepared.edit_id)
     done = read_commit(store, target)
     if done is not None:
         return result_of(prepared.edit_id, target, done, reused=True)
-    return _Run(prepared, store, executor, tenant, report, should_stop).run(target)
+    run = _Run(prepared, store, executor, tenant, report, should_stop)
+    run.budget, run.node = budget, node
+    return run.run(target)
 
 
 class _Run:
@@ -81,6 +91,8 @@ class _Run:
     ) -> None:
         self.prepared, self.store, self.tenant = prepared, store, tenant
         self.report, self.should_stop = report, should_stop
+        self.budget: float | None = None
+        self.node = ""
         self.meter = Meter(executor)
         self.attempt = uuid.uuid4().hex
         self.started = time.monotonic()
@@ -90,7 +102,13 @@ class _Run:
         spec = prepared.model_set.spec
         square, placement = fit_to_model(original.image, spec.image_size)
         self.bench = Workbench(
-            prepared.request, prepared.model_set, self.meter, original, square, placement
+            prepared.request,
+            prepared.model_set,
+            self.meter,
+            original,
+            square,
+            placement,
+            self._is_made,
         )
 
     def run(self, target: str) -> EditResult:
@@ -107,7 +125,16 @@ class _Run:
 
     def _ensure(self, stage: StagePlan) -> None:
         """See that a stage is in the store, whoever puts it there."""
-        waited = time.monotonic()
+        waited, looks = time.monotonic(), 0
+
+        def stop_or_say_that_we_wait() -> bool:
+            """A sign of life at each look, so that nobody takes who waits for one that hangs."""
+            nonlocal looks
+            looks += 1
+            if looks > _QUIET_LOOKS:
+                self._report(Progress("waiting", 0, 0, detail={"looks": looks}))
+            return self.should_stop()
+
         _, computed = wait_or_compute(
             self.store,
             stage_prefix(self.tenant, self.prepared.stages[stage.name]),
@@ -115,13 +142,17 @@ class _Run:
             lambda lease: self._make(stage, lease),
             ttl=_LEASE_SECONDS,
             poll=_POLL_SECONDS,
-            should_stop=self.should_stop,
+            should_stop=stop_or_say_that_we_wait,
         )
         if computed:
             self.made.append(stage.name)
         else:
             spent = self.stage_seconds.get("wait", 0.0)
             self.stage_seconds["wait"] = spent + time.monotonic() - waited
+
+    def _is_made(self, stages: Sequence[StagePlan]) -> bool:
+        digest = list(stage_digests(self.prepared.root, stages).values())[-1]
+        return read_commit(self.store, stage_prefix(self.tenant, digest)) is not None
 
     def _read(self, stage: str) -> Files:
         return load_stage(self.store, self.tenant, self.prepared.stages[stage])
@@ -135,11 +166,13 @@ class _Run:
 
         def keep(progress: Progress) -> None:
             nonlocal saved
-            lease.renew_if_due()
+            with _surviving_an_outage():
+                lease.renew_if_due()
             due = time.monotonic() - saved >= _CHECKPOINT_SECONDS
             if progress.checkpoint is not None and due:
                 data = pack_tensors(progress.checkpoint.to_tensors(), {})
-                save_checkpoint(self.store, prefix, data, lease)
+                with _surviving_an_outage():
+                    save_checkpoint(self.store, prefix, data, lease)
                 saved = time.monotonic()
 
         steps = self.prepared.method.make(stage.name, self.bench, self._read, checkpoint)
@@ -158,13 +191,23 @@ class _Run:
                 raise EditCancelledError(
                     f"edit {self.prepared.edit_id} was cancelled during {stage}"
                 )
+            if self.budget is not None and self.meter.seconds > self.budget:
+                raise BudgetExceededError(
+                    f"edit {self.prepared.edit_id} has cost {self.meter.seconds:.1f} accelerator "
+                    f"seconds by {stage}, and may cost {self.budget:g}: allow more, or fewer steps"
+                )
             try:
                 progress = next(steps)
             except StopIteration as finished:
                 self.stage_seconds[stage] = time.monotonic() - started
                 return finished.value
-            self.report(progress)
+            self._report(progress)
             each(progress)
+
+    def _report(self, progress: Progress) -> None:
+        """Tell of a step, with what the edit has cost so far."""
+        detail = {**progress.detail, "accelerator_seconds": self.meter.seconds}
+        self.report(replace(progress, detail=detail))
 
     def _files(self, outputs: Outputs, provenance: Provenance) -> dict[str, bytes]:
         """What is committed: pictures at the original's resolution, figures beside them."""
@@ -197,9 +240,25 @@ class _Run:
             stages=dict(prepared.stages),
             stages_made=self.made,
             trainer_pid=os.getpid(),
+            trainer_node=self.node,
             backbone_pids=sorted(self.meter.pids),
             work=dict(sorted(self.meter.work.items())),
             accelerator_seconds=self.meter.seconds,
             seconds=time.monotonic() - self.started,
             stage_seconds=self.stage_seconds,
         )
+
+
+@contextmanager
+def _surviving_an_outage() -> Generator[None, None, None]:
+    """A checkpoint not written and a lease not prolonged cost time at worst; a lost lease ends us.
+
+    The commit decides who counts, so whoever goes on without a lease does no harm.
+    """
+    try:
+        yield
+    except LeaseLostError:
+        raise
+    except StoreError as error:
+        if not error.retryable:
+            raise

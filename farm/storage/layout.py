@@ -8,6 +8,9 @@ tenants/<tenant>/stages/<digest>/  a target too, shared by all edits that need t
     checkpoints/<epoch>            how far the holder of that epoch got
 tenants/<tenant>/inputs/<sha256>   images as they were handed in
 tenants/<tenant>/jobs/<job>/<name> what a job of many edits says of itself: outcomes, report
+tenants/<tenant>/quota.json        how much the tenant may keep (farm.runner.retention)
+tenants/<tenant>/online/<kind>/<id>  what the HTTP door knows: records, their images, clients' keys
+online/pending/<tenant>/<id>       accepted and not finished: what a restarted farm takes up again
 """
 
 import re
@@ -47,9 +50,42 @@ def job_file_key(tenant: str, job: str, name: str) -> str:
     return _join(_tenant(tenant), "jobs", validate_segment(job), name)
 
 
+def quota_key(tenant: str) -> str:
+    return _join(_tenant(tenant), "quota.json")
+
+
+def tenant_prefix(tenant: str) -> str:
+    """For listing all that a tenant keeps: ends in a slash."""
+    return _tenant(tenant) + "/"
+
+
+def inputs_prefix(tenant: str) -> str:
+    """For listing: ends in a slash."""
+    return _join(_tenant(tenant), "inputs") + "/"
+
+
 def jobs_prefix(tenant: str) -> str:
     """For listing: ends in a slash."""
     return _join(_tenant(tenant), "jobs") + "/"
+
+
+def online_key(tenant: str, kind: str, name: str) -> str:
+    """Of the HTTP door; `kind` is a word of `serve.ledger`."""
+    return _join(_tenant(tenant), "online", validate_segment(kind), validate_segment(name))
+
+
+def online_prefix(tenant: str, kind: str) -> str:
+    """For listing: ends in a slash."""
+    return _join(_tenant(tenant), "online", validate_segment(kind)) + "/"
+
+
+def pending_key(tenant: str, name: str) -> str:
+    return _join("online", "pending", validate_segment(tenant), validate_segment(name))
+
+
+def pending_prefix() -> str:
+    """For listing, of all tenants: ends in a slash."""
+    return "online/pending/"
 
 
 def attempt_file_key(target: str, attempt: str, name: str) -> str:

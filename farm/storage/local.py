@@ -10,9 +10,10 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import uuid
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, MutableSequence, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import TypeVar
 
 from farm.errors import StoreError
 from farm.storage.keys import is_key, validate_key, validate_prefix
-from farm.storage.store import MissingKeyError, UnusableStoreError, Version
+from farm.storage.store import Entry, MissingKeyError, UnusableStoreError, Version
 
 _T = TypeVar("_T")
 
@@ -121,6 +122,56 @@ class LocalStore:
         directory, _, _ = prefix.rpartition("/")
         return self._walk(directory, prefix)
 
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        for key in self.list(prefix):
+            try:
+                about = self._path(key).stat()
+            except FileNotFoundError:
+                continue  # deleted meanwhile
+            yield Entry(key, about.st_size, about.st_mtime)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        validate_prefix(prefix)
+        directory = prefix.removesuffix("/")
+        with self._clear_errors("list", directory):
+            try:
+                with os.scandir(self.root / directory) as entries:
+                    found = sorted(entry.name for entry in entries)
+            except (FileNotFoundError, NotADirectoryError):
+                return iter(())
+        return filter(is_key, found)
+
+    def put_file(self, key: str, path: Path) -> None:
+        placed = self._path(key)
+        with (
+            self._clear_errors("write", key),
+            self._staged_by(lambda staged: shutil.copyfile(path, staged)) as staged,
+            self._locked(key),
+        ):
+            _place(placed, lambda: staged.replace(placed))
+
+    def get_file(self, key: str, path: Path) -> None:
+        stored = self._path(key)
+        with self._clear_errors("read", key):
+            try:
+                shutil.copyfile(stored, path)
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+                raise MissingKeyError(f"there is no {key!r} in {self.uri}") from error
+
+    def leftovers(self, older_than: float) -> Sequence[Path]:
+        """Files of writers that were killed: never part of any object.
+
+        Args:
+            older_than: Unix time; younger ones may be somebody's who still writes.
+        """
+        found: MutableSequence[Path] = []
+        with self._clear_errors("list", ".tmp"), suppress(FileNotFoundError):
+            for path in (self.root / ".tmp").iterdir():
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime < older_than:
+                        found.append(path)
+        return found
+
     def _walk(self, directory: str, prefix: str) -> Iterator[str]:
         with self._clear_errors("list", directory):
             try:
@@ -141,13 +192,16 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         return self.root / validate_key(key)
 
+    def _staged(self, data: bytes) -> AbstractContextManager[Path]:
+        return self._staged_by(lambda staged: staged.write_bytes(data))
+
     @contextmanager
-    def _staged(self, data: bytes) -> Generator[Path, None, None]:
+    def _staged_by(self, write: Callable[[Path], object]) -> Generator[Path, None, None]:
         staged = self.root / ".tmp" / uuid.uuid4().hex
         for made in _make_directory(staged.parent):
             _sync_directory(made.parent)
         try:
-            staged.write_bytes(data)
+            write(staged)
             _sync(staged)
             yield staged
         finally:

@@ -7,11 +7,12 @@ was under way, so that nothing is known yet and one has to ask again.
 
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from boto3.session import Session
@@ -29,7 +30,7 @@ from botocore.exceptions import (
 
 from farm.errors import StoreError
 from farm.storage.keys import is_key, validate_key, validate_prefix
-from farm.storage.store import MissingKeyError, UnusableStoreError, Version
+from farm.storage.store import Entry, MissingKeyError, UnusableStoreError, Version
 
 _CONNECT_TIMEOUT = 3.0  # seconds: a store that is not there is told at once
 _READ_TIMEOUT = 60.0
@@ -48,6 +49,8 @@ _HINTS = {
     "NotImplemented": "this server lacks conditional writes: use another",
 }
 _READ_TRIES = 3
+_CHUNK_BYTES = 2**20
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,8 @@ class S3Store:
 
     def get_with_version(self, key: str) -> tuple[bytes, Version]:
         where = self._where(key)
-        with self._clear_errors("read", key):
-            try:
-                return self._read(where)
-            except ClientError as error:
-                if _code(error) == "NoSuchKey":
-                    raise MissingKeyError(f"there is no {key!r} in {self.uri}") from error
-                raise
+        with self._clear_errors("read", key), self._clear_absence(key):
+            return _repeated(lambda: self._read_once(where))
 
     def put(self, key: str, data: bytes) -> Version:
         where = self._where(key)
@@ -117,24 +115,53 @@ class S3Store:
         return True
 
     def list(self, prefix: str) -> Iterator[str]:
-        return self._pages(validate_prefix(prefix))
+        return (entry.key for entry in self.entries(prefix))
 
-    def _pages(self, prefix: str) -> Iterator[str]:
-        above = f"{self.prefix}/" if self.prefix else ""
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        return self._entries(validate_prefix(prefix))
+
+    def names(self, prefix: str) -> Iterator[str]:
+        return self._names(validate_prefix(prefix))
+
+    def put_file(self, key: str, path: Path) -> None:
+        where = self._where(key)
+        with self._clear_errors("write", key), path.open("rb") as file:
+            self._client.upload_fileobj(file, where["Bucket"], where["Key"])  # in parts
+
+    def get_file(self, key: str, path: Path) -> None:
+        where = self._where(key)
+
+        def download() -> None:
+            with path.open("wb") as file, closing(self._client.get_object(**where)["Body"]) as body:
+                for chunk in body.iter_chunks(_CHUNK_BYTES):
+                    file.write(chunk)
+
+        with self._clear_errors("read", key), self._clear_absence(key):
+            _repeated(download)
+
+    def _entries(self, prefix: str) -> Iterator[Entry]:
+        for page in self._pages(prefix):
+            for found in page.get("Contents", ()):
+                key = found["Key"].removeprefix(self._above)
+                if is_key(key):  # consoles leave empty objects such as "a/"
+                    yield Entry(key, found["Size"], found["LastModified"].timestamp())
+
+    def _names(self, prefix: str) -> Iterator[str]:
+        for page in self._pages(prefix, Delimiter="/"):
+            found = [each["Prefix"] for each in page.get("CommonPrefixes", ())]
+            found += [each["Key"] for each in page.get("Contents", ())]
+            names = (f.removeprefix(self._above + prefix).removesuffix("/") for f in found)
+            yield from filter(is_key, names)
+
+    def _pages(self, prefix: str, **options: str) -> Iterator[Any]:
         with self._clear_errors("list", prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=above + prefix
+            yield from self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self._above + prefix, **options
             )
-            for page in pages:
-                keys = (entry["Key"].removeprefix(above) for entry in page.get("Contents", ()))
-                yield from filter(is_key, keys)  # consoles leave empty objects such as "a/"
 
-    def _read(self, where: dict[str, str]) -> tuple[bytes, Version]:
-        """The SDK tries again until a reply begins; a reply that breaks off is ours to repeat."""
-        for _ in range(_READ_TRIES - 1):
-            with suppress(IncompleteReadError, ResponseStreamingError):
-                return self._read_once(where)
-        return self._read_once(where)
+    @property
+    def _above(self) -> str:
+        return f"{self.prefix}/" if self.prefix else ""
 
     def _read_once(self, where: dict[str, str]) -> tuple[bytes, Version]:
         reply = self._client.get_object(**where)
@@ -164,6 +191,15 @@ class S3Store:
         return _client_of_process(os.getpid(), self.endpoint_url, self.region)
 
     @contextmanager
+    def _clear_absence(self, key: str) -> Generator[None, None, None]:
+        try:
+            yield
+        except ClientError as error:
+            if _code(error) == "NoSuchKey":
+                raise MissingKeyError(f"there is no {key!r} in {self.uri}") from error
+            raise
+
+    @contextmanager
     def _clear_errors(self, action: str, key: str) -> Generator[None, None, None]:
         where = f"cannot {action} {key!r} in {self.uri}"
         try:
@@ -183,6 +219,14 @@ class S3Store:
             raise UnusableStoreError(f"{where}: {error}; correct endpoint_url") from error
 
 
+def _repeated(read: Callable[[], _T]) -> _T:
+    """The SDK tries again until a reply begins; a reply that breaks off is ours to repeat."""
+    for _ in range(_READ_TRIES - 1):
+        with suppress(IncompleteReadError, ResponseStreamingError):
+            return read()
+    return read()
+
+
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
@@ -195,6 +239,7 @@ def _client_of_process(process: int, endpoint_url: str | None, region: str | Non
         "connect_timeout": _CONNECT_TIMEOUT,
         "read_timeout": _READ_TIMEOUT,
         "max_pool_connections": _MAX_CONNECTIONS,
+        "signature_version": "s3v4",  # else addresses would be signed in the old way
         "retries": {"mode": "standard"},  # three tries unless AWS_MAX_ATTEMPTS says otherwise
     }
     if endpoint_url is not None:  # other servers: often no names per bucket, no checksum trailers

@@ -7,12 +7,29 @@ Some servers accept both and ignore the condition; `check_writable` finds them o
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from farm.errors import StoreError
 
 Version: TypeAlias = str
 """Names the content of an object (an ETag or a digest): equal content may have equal versions."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object as a listing shows it.
+
+    Attributes:
+        key: of the object.
+        size: in bytes.
+        modified: Unix time of its latest writing, by the store's clock.
+    """
+
+    key: str
+    size: int
+    modified: float
 
 
 class MissingKeyError(StoreError):
@@ -70,6 +87,25 @@ class Store(Protocol):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys that start with these characters, in the order of their UTF-8 bytes."""
+        ...
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """As `list`, with size and time of each object; one request for many objects."""
+        ...
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """What follows a prefix that ends in a slash, up to the next slash; each name once.
+
+        Some hundred requests tell what exists of a hundred thousand edits.
+        """
+        ...
+
+    def put_file(self, key: str, path: Path) -> None:
+        """`put` with the content of a local file, which is never whole in memory."""
+        ...
+
+    def get_file(self, key: str, path: Path) -> None:
+        """`get` into a local file; raises `MissingKeyError` where there is none."""
         ...
 
 

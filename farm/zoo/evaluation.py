@@ -1,13 +1,14 @@
 """From scored edits to the figures of definitions.md: means with intervals, by type, set apart."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 
-from farm.metrics.intervals import bootstrap_interval
+from farm.errors import InvalidRequestError
+from farm.metrics.intervals import Interval, bootstrap_interval, paired_difference
 
 _FIGURES = (
     "success",
@@ -19,7 +20,6 @@ _FIGURES = (
     "pointing",
     "reconstruction_psnr",
     "reconstruction_bound_psnr",
-    "plain_ddim_psnr",
     "seconds",
     "accelerator_seconds",
 )
@@ -29,6 +29,8 @@ _RENAMED = {
 }
 _WORTHLESS = ("success", "asked")
 """Figures that an edit without a result has too: it did not do what was asked."""
+_NOT_COMPARED = ("seconds",)
+"""Wall time depends on what else ran beside an edit."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,18 @@ class EditScore:
     region_iou: float = math.nan
     pointing: float = math.nan
     reconstruction_psnr: float = math.nan
-    """Of the inversion's reconstruction, whole picture."""
+    """Of the method's reconstruction of the source, whole picture."""
     reconstruction_bound_psnr: float = math.nan
     """Of the autoencoder alone, whole picture."""
-    plain_ddim_psnr: float = math.nan
-    """Of plain DDIM inversion and sampling at the same guidance, whole picture."""
     seconds: float = math.nan
     accelerator_seconds: float = math.nan
+    more: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Figures that this method alone has."""
     calls: Mapping[str, int] | None = None
+
+    def figure(self, name: str) -> float:
+        """A figure by name; nan where this edit has none."""
+        return float(self.more.get(name, getattr(self, name, math.nan)))
 
 
 def summarise(scores: Sequence[EditScore], *, seed: int) -> dict[str, Any]:
@@ -75,11 +81,44 @@ def summarise(scores: Sequence[EditScore], *, seed: int) -> dict[str, Any]:
     return summary
 
 
+def compare(
+    first: Sequence[EditScore], second: Sequence[EditScore], *, seed: int
+) -> dict[str, Any]:
+    """Mean paired differences `first` - `second` of every figure, with 95 % bootstrap intervals.
+
+    Args:
+        first: scores of some edits.
+        second: scores of the same edits in the same order, by another method or configuration.
+        seed: of the bootstrap.
+
+    Returns:
+        By figure `mean`, `low`, `high` and the number of `edits` that have it in both; the same
+        under `by_type`.
+
+    Raises:
+        InvalidRequestError: they are not the same edits.
+    """
+    if [s.id for s in first] != [s.id for s in second]:
+        raise InvalidRequestError(
+            f"found {len(first)} and {len(second)} scores that are not of the same edits in the "
+            "same order: compare figures of one run"
+        )
+    pairs = list(zip(first, second, strict=True))
+    kinds = sorted({a.type for a, _ in pairs})
+    result: dict[str, Any] = _differences(pairs, seed)
+    result["by_type"] = {
+        kind: _differences([pair for pair in pairs if pair[0].type == kind], seed) for kind in kinds
+    }
+    return result
+
+
 def as_json(score: EditScore) -> dict[str, Any]:
     """One entry of `edits`: JSON has no nan, so that is null."""
+    plain = {item.name: getattr(score, item.name) for item in fields(score)}
+    entry = {**plain, **plain.pop("more")}
     return {
         name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in asdict(score).items()
+        for name, value in entry.items()
     }
 
 
@@ -92,6 +131,11 @@ def _split(
     return {name: _figures(group, seed) for name, group in sorted(groups.items())}
 
 
+def _names(scores: Iterable[EditScore]) -> list[str]:
+    """Figures that these edits may have: everyone's, then the method's own."""
+    return list(dict.fromkeys([*_FIGURES, *(name for score in scores for name in score.more)]))
+
+
 def _figures(scores: Sequence[EditScore], seed: int) -> dict[str, Any]:
     """Means, their 95 % bootstrap intervals, mean work per edit, and how many there were."""
     means: dict[str, Any] = {
@@ -99,21 +143,45 @@ def _figures(scores: Sequence[EditScore], seed: int) -> dict[str, Any]:
         "failed": sum(s.error is not None for s in scores),
     }
     intervals: dict[str, list[float]] = {}
-    for figure in _FIGURES:
+    for figure in _names(scores):
         counted = [s for s in scores if s.error is None or figure in _WORTHLESS]
-        values = [v for v in (float(getattr(s, figure)) for s in counted) if not math.isnan(v)]
+        values = [v for v in (s.figure(figure) for s in counted) if not math.isnan(v)]
         name = _RENAMED.get(figure, figure)
         if not values:
             means[name] = None
             continue
-        interval = bootstrap_interval(
-            torch.tensor(values), generator=torch.Generator().manual_seed(seed)
-        )
+        interval = bootstrap_interval(torch.tensor(values), generator=_generator(seed))
         means[name] = interval.mean
         intervals[name] = [interval.low, interval.high]
     means["intervals"] = intervals
     means["calls"] = _mean_work([s.calls for s in scores if s.calls is not None])
     return means
+
+
+def _differences(pairs: Sequence[tuple[EditScore, EditScore]], seed: int) -> dict[str, Any]:
+    names = [
+        name
+        for name in _names(score for pair in pairs for score in pair)
+        if name not in _NOT_COMPARED
+    ]
+    found: dict[str, Any] = {}
+    for name in names:
+        counted = [p for p in pairs if name in _WORTHLESS or not (p[0].error or p[1].error)]
+        both = [(a.figure(name), b.figure(name)) for a, b in counted]
+        both = [pair for pair in both if not any(map(math.isnan, pair))]
+        if both:
+            first, second = torch.tensor(both).T
+            interval = paired_difference(first, second, generator=_generator(seed))
+            found[_RENAMED.get(name, name)] = _plain(interval, len(both))
+    return found
+
+
+def _plain(interval: Interval, edits: int) -> dict[str, float]:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "edits": edits}
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def _mean_work(calls: Sequence[Mapping[str, int]]) -> dict[str, float]:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from farm.backbones.infinity.spec import InfinitySpec
+from farm.backbones.infinity.tokenizer import TextTokenizer
 from farm.backbones.tokenizer import PromptTokenizer
 from farm.errors import ModelSetError
+from farm.methods.edit_infinity import config as edit_infinity
 from farm.methods.learnable_regions import config as learnable_regions
 from farm.methods.style_diffusion import config as style_diffusion
 from farm.model_spec import ModelSpec
@@ -19,8 +22,8 @@ from farm.zoo.weights import SCENES_FOLDER
 _MANIFEST = "model_set.json"
 _EMBEDDED = {"scenes": SCENES_FOLDER}
 _DEFAULTS = {
-    "paper": (style_diffusion.paper, learnable_regions.paper),
-    "scenes": (style_diffusion.scenes, learnable_regions.scenes),
+    "paper": (style_diffusion.paper, learnable_regions.paper, edit_infinity.paper),
+    "scenes": (style_diffusion.scenes, learnable_regions.scenes, edit_infinity.scenes),
 }
 
 
@@ -68,9 +71,37 @@ class ModelSet:
         """The method's defaults for these networks."""
         return _DEFAULTS[self.manifest.defaults][1]()
 
+    @property
+    def edit_infinity(self) -> edit_infinity.EditInfinityConfig:
+        """The method's defaults for these networks."""
+        return _DEFAULTS[self.manifest.defaults][2]()
+
+    @cached_property
+    def infinity(self) -> InfinitySpec:
+        """What must be known of the set's Infinity.
+
+        Raises:
+            ModelSetError: the set has none.
+        """
+        if self.spec.infinity is None:
+            raise ModelSetError(
+                f"model set {self.name} has no Infinity (infinity/, bsq_vae/ and t5/): take one "
+                "that has, or another method"
+            )
+        return InfinitySpec.of(self.spec.name, self.spec.infinity)
+
     @cached_property
     def tokenizer(self) -> PromptTokenizer:
         return PromptTokenizer(self.folder / "tokenizer", self.spec.tokens)
+
+    @cached_property
+    def text_tokenizer(self) -> TextTokenizer:
+        """Of the text encoder that Infinity listens to.
+
+        Raises:
+            ModelSetError: the set has none.
+        """
+        return TextTokenizer(self.folder / "t5", self.infinity.text_rows)
 
     def verify(self) -> None:
         """Compare every weight file with its digest.
@@ -118,6 +149,11 @@ def open_model_set(name_or_folder: str) -> ModelSet:
             f"{manifest}: defaults {parsed.defaults!r} are none of {', '.join(_DEFAULTS)}"
         )
     return ModelSet(name_or_folder, folder.resolve(), parsed)
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether a folder says that it is a model set."""
+    return (folder / _MANIFEST).is_file()
 
 
 def list_model_sets() -> list[ModelSet]:

@@ -121,13 +121,20 @@ class RegionScore:
 def score_region(
     truth: EditTruth,
     mask: Float[Tensor, "height width"] | None,
-    attention: Float[Tensor, "height width"],
+    attention: Float[Tensor, "height width"] | None,
 ) -> RegionScore:
-    """IoU of the method's own mask, or of its attention at the midpoint where it gives none."""
+    """IoU of the method's own mask, or of its attention at the midpoint where it gives none.
+
+    What a method has neither of is nan.
+    """
     region = (truth.region[None, None] > 0.5).float()
-    found = binarise_midpoint(attention[None, None]) if mask is None else mask[None, None]
+    found = mask
+    if found is None and attention is not None:
+        found = binarise_midpoint(attention[None, None])[0, 0]
     return RegionScore(
-        iou=iou(found, region).item(),
-        pointing=float(pointing(attention[None, None], region).item()),
+        iou=math.nan if found is None else iou(found[None, None], region).item(),
+        pointing=math.nan
+        if attention is None
+        else float(pointing(attention[None, None], region).item()),
         small=truth.region.mean().item() < 0.04,
     )

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from farm.errors import InvalidRequestError
+from farm.requests import METHODS
+from jobs.expanding import expand
+from jobs.importers.edit_infinity import read_edit_infinity
 from jobs.importers.learnable_regions import IMAGES_FILE, read_learnable_regions
 from jobs.importers.options import ImportOptions
 from jobs.importers.pie import MAPPING_FILE, read_pie
 from jobs.importers.style_diffusion import read_style_diffusion
+from jobs.importers.tables import read_csv_table, read_parquet
 from jobs.manifests import Line, read_manifest
 
 Read: TypeAlias = Callable[[Path, ImportOptions], Iterator[Line]]
-
-
-def _read_jsonl(path: Path, options: ImportOptions) -> Iterator[Line]:
-    return read_manifest(path, model_set=options.model_set, parameters=options.parameters)
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,33 @@ class Form:
         read: its importer.
         has_cases: whether its rows have case numbers to choose from.
         file_in_folder: the file to read where a folder is named.
+        has_methods: whether its lines may name a method, so that others can be given one.
     """
 
     read: Read
     has_cases: bool = False
     file_in_folder: str | None = None
+    has_methods: bool = False
 
 
 JSONL = "jsonl"
 FORMS: Mapping[str, Form] = {
-    JSONL: Form(_read_jsonl),
+    JSONL: Form(read_manifest, has_methods=True),
+    "csv": Form(read_csv_table, has_methods=True),
+    "parquet": Form(read_parquet, has_methods=True),
     "style-diffusion": Form(read_style_diffusion, has_cases=True),
     "learnable-regions": Form(read_learnable_regions, file_in_folder=IMAGES_FILE),
+    "edit-infinity": Form(read_edit_infinity),
     "pie": Form(read_pie, file_in_folder=MAPPING_FILE),
 }
+
+
+_BY_SUFFIX: Mapping[str, str] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+
+
+def form_of(name: str) -> str:
+    """The form that a file's name shows; a manifest of JSON lines where it shows none."""
+    return _BY_SUFFIX.get(Path(name.partition("?")[0]).suffix.lower(), JSONL)
 
 
 @dataclass(frozen=True)
@@ -57,12 +70,18 @@ class Reading:
         parameters: of the method, for lines that do not set them.
         from_case: the first case that counts.
         end_case: the case before which to stop.
+        variations: seeds of each edit.
+        methods: to compare; none for each line's own.
+        method: of lines that name none, or of all in forms whose lines cannot name one.
     """
 
     form: str = JSONL
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     from_case: int | None = None
     end_case: int | None = None
+    variations: int = 1
+    methods: tuple[str, ...] = ()
+    method: str | None = None
 
     def check(self) -> None:
         """Refuse what cannot be, before anything is read.
@@ -73,6 +92,16 @@ class Reading:
         if self.form not in FORMS:
             raise InvalidRequestError(
                 f"no form {self.form!r} of files: --from takes {', '.join(FORMS)}"
+            )
+        if self.variations < 1:
+            raise InvalidRequestError(f"--variations {self.variations}: 1 or more is expected")
+        if self.method is not None and self.method not in METHODS:
+            raise InvalidRequestError(f"--method {self.method!r}: there are {', '.join(METHODS)}")
+        unknown = sorted(set(self.methods) - set(METHODS))
+        if unknown or len(set(self.methods)) < len(self.methods):
+            raise InvalidRequestError(
+                f"--compare {','.join(self.methods)}: each of {', '.join(METHODS)} may be named "
+                "once"
             )
         chosen = self.from_case is not None or self.end_case is not None
         if chosen and not FORMS[self.form].has_cases:
@@ -92,12 +121,20 @@ class Reading:
         Raises:
             InvalidManifestError: the file cannot be read.
         """
-        options = ImportOptions(model_set, self.parameters, self.from_case, self.end_case)
-        return FORMS[self.form].read(path, options)
+        form = FORMS[self.form]
+        options = ImportOptions(
+            model_set, self.parameters, self.from_case, self.end_case, self.method
+        )
+        methods = self.methods
+        if self.method is not None and not form.has_methods and not methods:
+            methods = (self.method,)
+        return expand(form.read(path, options), self.variations, methods)
 
     def text(self) -> str:
         """What tells this reading from others of the same file; empty for a manifest as it is."""
         if self == Reading():
             return ""
         chosen = [self.form, dict(self.parameters), self.from_case, self.end_case]
+        if self.variations > 1 or self.methods or self.method:
+            chosen += [self.variations, list(self.methods), self.method]
         return json.dumps(chosen, sort_keys=True)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.batcher import Batcher, Outcome
+from actors.limits import Limits
 from farm.calls import Answer, Call
 from farm.errors import (
     EditDivergedError,
@@ -85,11 +87,9 @@ class Crowd:
 
 
 @asynccontextmanager
-async def busy(
-    host: GatedHost, *, max_batch: int = 16, max_queue: int = 1024
-) -> AsyncIterator[Crowd]:
+async def busy(host: GatedHost, **limits: Any) -> AsyncIterator[Crowd]:
     """A batcher whose thread is busy with a first call of its own, until the host lets go."""
-    batcher = Batcher(host.run_batch, max_batch=max_batch, max_queue=max_queue)
+    batcher = Batcher(host.run_batch, Limits(**limits))
     first = asyncio.create_task(batcher.answer_all([call(-1, "toy.first")]))
     await host.started()
     try:
@@ -375,7 +375,7 @@ def test_any_crowd_is_answered_in_lawful_batches(
         return echo(calls)
 
     async def scenario() -> list[list[Outcome]]:
-        batcher = Batcher(run_batch, max_batch=max_batch)
+        batcher = Batcher(run_batch, Limits(max_batch=max_batch))
         crowd = [
             batcher.answer_all([call(index, f"toy.{op}", alone=alone)])
             for index, (op, alone) in enumerate(kinds)

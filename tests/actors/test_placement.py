@@ -20,6 +20,7 @@ def test_options_are_the_tables_figures() -> None:
         "max_concurrency": 2000,
         "max_restarts": -1,
         "max_task_retries": -1,
+        "scheduling_strategy": "SPREAD",
     }
     assert backbone_options(backbone_placement("cuda"))["num_gpus"] == 1
     assert board_options() == {"num_cpus": 0, "max_restarts": -1}

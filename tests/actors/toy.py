@@ -76,6 +76,9 @@ class ToyHost:
             case op:
                 raise ZeroDivisionError(f"no {op}")
 
+    def run_step(self, items: Sequence[Any]) -> Sequence[Answer | FarmError]:
+        return self.run_batch(items)
+
     @torch.enable_grad()  # inline we run inside `far_loss`, where autograd turns grad mode off
     def _value_and_grad(self, calls: Sequence[Call]) -> list[Answer | FarmError]:
         x = torch.from_numpy(np.stack([call.arrays["x"] for call in calls])).requires_grad_(True)

@@ -90,15 +90,21 @@ def test_an_edit_keeps_every_pixel_outside_its_region_and_says_what_it_tried(mod
     assert {"attention.png", "boxes.png"} <= set(result.files)
 
 
-def test_the_analysis_serves_other_targets_and_the_search_other_selections(models, host, store):
+def test_stages_serve_other_edits_of_the_same_picture(models, host, store):
     first = run_edit(prepared(models), store, host)
-    assert first.provenance.stages_made == ["analysis", "search"]
+    assert first.provenance.stages_made == ["analysis", "table", "search"]
     again = run_edit(prepared(models, test_alpha=5.0), store, host)
     assert again.provenance.stages_made == []
     other = run_edit(prepared(models, target="a green ball"), store, host)
-    assert other.provenance.stages_made == ["search"]
+    assert other.provenance.stages_made == ["table", "search"]
     assert "dino_forward" in first.provenance.work
     assert "dino_forward" not in other.provenance.work
+    # who chooses by the table does not change it: only the search and its finalists cost anything
+    argmin = run_edit(prepared(models, sizes="argmin"), store, host)
+    assert argmin.provenance.stages_made == ["search"]
+    assert argmin.provenance.work["unet_forward"] == 2 * QUICK["num_steps"] * QUICK["finalists"]
+    regions = [json.loads(load_output(store, r, "regions.json")) for r in (first, argmin)]
+    assert regions[0]["table"] == regions[1]["table"]
 
 
 def test_an_interrupted_search_goes_on_and_gives_the_same_bits(
@@ -127,7 +133,7 @@ def test_a_trained_anchornet_starts_another_edit(models, host, store, tmp_path):
     plain = prepared(models, target="a green ball")
     assert started.stages["search"] != plain.stages["search"]
     result = run_edit(started, store, host)
-    assert result.provenance.stages_made == ["search"]
+    assert result.provenance.stages_made == ["table", "search"]
 
 
 @pytest.mark.parametrize(

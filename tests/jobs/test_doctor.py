@@ -15,6 +15,8 @@ def findings(store, *model_sets, environment=None):
 def test_a_good_machine_has_no_failure(tmp_path, tiny_set):
     found = findings(tmp_path / "store", tiny_set)
     assert {"python", "packages", "processors", "memory", "shared memory"} < found.keys()
+    assert {"accelerator", "disk", "session folder", "limits", "ports"} < found.keys()
+    assert found["placement"].found.startswith(tiny_set)
     assert found["store"].level == "ok"
     assert "conditional puts" in found["store"].found
     assert found[f"model set {tiny_set}"].found.startswith("3 weight files")
@@ -63,6 +65,13 @@ def test_ray_access_finds_the_token_file(tmp_path):
     (tmp_path / ".ray" / "auth_token").write_text("x")
     environment = {"HOME": str(tmp_path), "RAY_ADDRESS": "auto", "RAY_AUTH_MODE": "token"}
     assert ray_access(environment).level == "ok"
+
+
+def test_a_warning_is_a_failure_only_where_it_was_asked_to_be(tmp_path, tiny_set, monkeypatch):
+    good = ["--model-set", tiny_set, "--store", str(tmp_path / "store")]
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a warning
+    assert CliRunner().invoke(app, good).exit_code == 0
+    assert CliRunner().invoke(app, [*good, "--strict"]).exit_code == 1
 
 
 def test_json_lines_and_exit_code(tmp_path, tiny_set):

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from farm.errors import BackboneLostError
-from jobs.batch import EditRunner
+from farm.runner.failures import POLICY, FailureKind, Rule
 from jobs.edit_many import app
 from jobs.inline import InlineRunner
 from jobs.records import find_job
@@ -61,7 +61,7 @@ def test_submitting_again_does_only_what_is_missing(submit, manifest, monkeypatc
     }
     assert after["one"]["result"]["attempt"] == before["one"]["result"]["attempt"]
 
-    monkeypatch.setattr(InlineRunner, "run", None)  # whoever starts something now fails
+    monkeypatch.setattr(InlineRunner, "flight", None)  # whoever starts something now fails
     third = submit(manifest({"id": "one"}, {"id": "two", "seed": 1}))
     assert third.exit_code == 0, third.stderr
     assert [o["result"]["reused"] for o in outcomes(third).values()] == [True, True]
@@ -120,11 +120,12 @@ def test_a_manifest_without_a_good_line_is_wrong_as_a_whole(submit, manifest, li
 
 
 def test_a_failed_edit_is_an_outcome_and_the_exit_code_says_so(submit, manifest, monkeypatch):
-    def run_one(self, name, prepared, watch):
-        del self, prepared, watch
+    def run_one(self, name, prepared, budget, watch):
+        del self, prepared, budget, watch
         return BackboneLostError(f"{name} lost its backbone")
 
-    monkeypatch.setattr(InlineRunner, "_run_one", run_one)
+    monkeypatch.setattr(InlineRunner, "run_one", run_one)
+    monkeypatch.setitem(POLICY, FailureKind.transient, Rule())
     result = submit(manifest({"id": "one"}))
     assert result.exit_code == 1
     (outcome,) = outcomes(result).values()
@@ -154,10 +155,10 @@ def test_what_ends_the_job_at_once(submit, manifest, tmp_path):
 
 
 def test_an_interrupted_job_says_that_it_can_go_on(submit, manifest, monkeypatch):
-    def run(self, edits, *, in_flight, watch):
+    def flight(self, *, budget):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(InlineRunner, "run", run)
+    monkeypatch.setattr(InlineRunner, "flight", flight)
     result = submit(manifest({}))
     assert result.exit_code == 130
     assert "the same command does the rest" in result.stderr
@@ -200,27 +201,22 @@ def test_edits_are_drawn_only_as_room_becomes_free(tiny_set, manifest, tmp_path)
     from farm.storage.opening import open_store
     from farm.zoo.model_sets import open_model_set
     from jobs.batch import Batch, Survey, run_missing, survey
+    from jobs.dispatch import Ended
 
     path = Path(manifest(*({"seed": seed} for seed in range(4))))
     models = open_model_set(tiny_set)
     batch = Batch(path, models, open_store(str(tmp_path / "store")), "default", "job")
-    found = Survey(set())
+    found = Survey()
     assert list(survey(batch, found)) == []
     assert found.missing == 4
+    drawn = []
 
-    class Careful(EditRunner):
-        drawn = 0
+    def run(edits):
+        for name, _ in edits:
+            drawn.append(name)
+            yield Ended(name, BackboneLostError("not really run"), 0.0, 1)
 
-        def run(self, edits, *, in_flight, watch):
-            for name, _ in edits:
-                self.drawn += 1
-                yield name, BackboneLostError("not really run")
-
-        def describe(self):
-            return []
-
-    runner = Careful()
-    outcomes = run_missing(batch, runner, found, in_flight=1, watch=lambda _: None)
+    outcomes = run_missing(batch, run, found)
     next(outcomes)
-    assert runner.drawn == 1
+    assert len(drawn) == 1
     assert [outcome.line for outcome in outcomes] == [2, 3, 4]

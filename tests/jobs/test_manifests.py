@@ -3,6 +3,7 @@ import json
 import pytest
 
 from farm.errors import InvalidManifestError
+from jobs.import_options import ImportOptions
 from jobs.manifests import BrokenLine, ManifestLine, read_manifest
 
 LINE = {"image": "a.png", "source_prompt": "a red ball", "target_prompt": "a blue ball"}
@@ -17,7 +18,7 @@ def parse(tmp_path):
     def parse(*lines: bytes, model_set: str = "scenes", ending: bytes = b"\n"):
         path = tmp_path / "manifest.jsonl"
         path.write_bytes(ending.join(lines))
-        return list(read_manifest(path, model_set=model_set))
+        return list(read_manifest(path, ImportOptions(model_set)))
 
     return parse
 
@@ -91,7 +92,7 @@ def test_the_jobs_model_set_is_the_default_and_truth_is_not_part_of_the_request(
 def test_lines_are_read_only_as_they_are_asked_for(tmp_path):
     path = tmp_path / "manifest.jsonl"
     path.write_bytes(line_of(id="a") + b"\n")
-    lines = read_manifest(path, model_set="scenes")
+    lines = read_manifest(path, ImportOptions("scenes"))
     assert next(lines).name == "a"
     with path.open("ab") as file:
         file.write(line_of(id="b") + b"\n")
@@ -100,4 +101,4 @@ def test_lines_are_read_only_as_they_are_asked_for(tmp_path):
 
 def test_a_missing_manifest_is_one_clear_error(tmp_path):
     with pytest.raises(InvalidManifestError, match="No such file"):
-        list(read_manifest(tmp_path / "none.jsonl", model_set="scenes"))
+        list(read_manifest(tmp_path / "none.jsonl", ImportOptions("scenes")))

@@ -1,4 +1,9 @@
-"""Released checkpoints to safetensors in half the bytes, once; memory-mapped ever after."""
+"""Released checkpoints to safetensors in half the bytes, once; memory-mapped ever after.
+
+What is computed in half precision is stored so: the matrices of a transformer's blocks, nearly all
+of its numbers. The rest of it, and an autoencoder, whose bits near zero would flip, stay as they
+are.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,7 +18,7 @@ from torch import Tensor
 
 from farm.backbones.infinity.bsq_vae import RELEASED_GROUPS, BsqVae
 from farm.backbones.infinity.checkpoint_files import read_metadata, read_state
-from farm.backbones.infinity.loading import GROUPS
+from farm.backbones.infinity.loading import GROUPS, MATRIX
 from farm.backbones.infinity.state_keys import (
     check_state,
     infinity_config,
@@ -61,6 +66,7 @@ def convert_checkpoint(
     folder: Path,
     precision: Precision = "bf16",
     *,
+    named: bool = False,
     shard_bytes: int = _SHARD_BYTES,
 ) -> Converted:
     """Write a released checkpoint as safetensors under our names.
@@ -70,7 +76,8 @@ def convert_checkpoint(
     Args:
         source: a file or a folder with shards, as released.
         folder: where to write; made if missing, and must hold no safetensors yet.
-        precision: of all numbers.
+        precision: of what may be computed in less than single precision.
+        named: write into a folder of the network's kind in it, as model sets have them.
         shard_bytes: most bytes of one file.
 
     Raises:
@@ -81,13 +88,19 @@ def convert_checkpoint(
         raise InvalidRequestError(
             f"found the precision {precision!r}, expected one of {', '.join(PRECISIONS)}"
         )
-    if any(folder.glob("*.safetensors")):
-        raise InvalidRequestError(f"{folder} holds safetensors already: name an empty folder")
     metadata = read_metadata(source)
     groups = int(metadata.get(GROUPS, RELEASED_GROUPS))
     kind, state = _checked(read_state(source), str(source), groups)
+    folder = folder / kind if named else folder
+    if any(folder.glob("*.safetensors")):
+        raise InvalidRequestError(f"{folder} holds safetensors already: name an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
-    files = _Writer(folder, PRECISIONS[precision], shard_bytes, metadata).write(state)
+    dtype = PRECISIONS[precision]
+    dtypes = {
+        name: dtype if kind == "infinity" and MATRIX.match(name) else torch.float32
+        for name in state
+    }
+    files = _Writer(folder, dtypes, shard_bytes, metadata).write(state)
     return Converted(
         kind=kind,
         files=files,
@@ -120,7 +133,7 @@ def _checked(
 @dataclass(frozen=True)
 class _Writer:
     folder: Path
-    dtype: torch.dtype
+    dtypes: Mapping[str, torch.dtype]
     shard_bytes: int
     metadata: Mapping[str, str]
 
@@ -135,7 +148,7 @@ class _Writer:
             paths.append(self._save(state, names, name))
             places |= dict.fromkeys(names, name)
         index = self.folder / f"{_NAME}.safetensors.index.json"
-        size = sum(tensor.numel() for tensor in state.values()) * self.dtype.itemsize
+        size = sum(self._bytes(name, tensor) for name, tensor in state.items())
         text = json.dumps({"metadata": {"total_size": size}, "weight_map": places}, indent=1)
         index.write_text(text + "\n", encoding="utf-8")
         return (*paths, index)
@@ -145,7 +158,7 @@ class _Writer:
         names: list[str] = []
         room = self.shard_bytes
         for name, tensor in state.items():
-            size = tensor.numel() * self.dtype.itemsize
+            size = self._bytes(name, tensor)
             if names and size > room:
                 yield names
                 names, room = [], self.shard_bytes
@@ -153,8 +166,11 @@ class _Writer:
             room -= size
         yield names
 
+    def _bytes(self, name: str, tensor: AnyTensor) -> int:
+        return tensor.numel() * self.dtypes[name].itemsize
+
     def _save(self, state: Mapping[str, AnyTensor], names: list[str], name: str) -> Path:
-        tensors = {n: state[n].to(self.dtype, copy=True).contiguous() for n in names}
+        tensors = {n: state[n].to(self.dtypes[n], copy=True).contiguous() for n in names}
         path = self.folder / name
         partial = path.with_suffix(".partial")
         save_file(tensors, partial, metadata={**self.metadata, "format": "pt"})

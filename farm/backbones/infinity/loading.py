@@ -26,7 +26,7 @@ from farm.errors import ModelSetError
 GROUPS = "norm_groups"
 """Metadata of an autoencoder's file where its normalisation is not the released one."""
 
-_MATRIX = re.compile(r"^blocks\.\d+\.(sa|ca|ffn)\.(mat_qkv|mat_q|mat_kv|proj|fc1|fc2)\.")
+MATRIX = re.compile(r"^blocks\.\d+\.(sa|ca|ffn)\.(mat_qkv|mat_q|mat_kv|proj|fc1|fc2)\.")
 """What may be computed in less than single precision (spec §2.5)."""
 _UNREGULARISED = "infinity_vae_d32.pth"
 _M = TypeVar("_M", bound=nn.Module)
@@ -55,7 +55,7 @@ def load_transformer(
         model = Infinity(config)
 
     def dtype_of(name: str) -> torch.dtype:
-        return dtype if _MATRIX.match(name) else torch.float32
+        return dtype if MATRIX.match(name) else torch.float32
 
     return _filled(model, state, str(path), dtype_of, device)
 

@@ -93,7 +93,7 @@ class Schedule:
     def num_tokens(self) -> int:
         return sum(self.lengths)
 
-    @cached_property
+    @property
     def latent_grids(self) -> tuple[Grid, ...]:
         """Grids of the autoencoder's cells."""
         return tuple((height * self.cell, width * self.cell) for height, width in self.grids)

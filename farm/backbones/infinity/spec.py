@@ -1,47 +1,33 @@
 """What must be known of an Infinity model set without loading any of its networks."""
 
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import model_validator
 
 from farm.backbones.infinity.schedules import (
     OWN,
-    Grid,
     Schedule,
-    Size,
     nearest_ratio,
     own_schedule,
     table_schedule,
 )
 from farm.errors import InvalidRequestError
+from farm.model_spec import InfinityFacts
 
-Positive = Annotated[int, Field(gt=0)]
 
-
-class InfinitySpec(BaseModel):
-    """Shapes and constants of a transformer, its autoencoder and its text encoder."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class InfinitySpec(InfinityFacts):
+    """The facts of a model set's Infinity, and the schedules that follow from them."""
 
     name: str
-    width: Positive
-    depth: Positive
-    """Blocks."""
-    hidden: Positive
-    """Width inside the feed-forward networks."""
-    text_width: Positive
-    text_rows: Positive
-    """Most text rows, the learned ones included: rows of the unconditional text."""
-    latent_channels: Positive
-    """Bits of one latent cell."""
-    stride: Positive
-    """Pixels per latent cell and side."""
-    patchify: bool = False
-    """Whether a token stands for 2 x 2 latent cells."""
-    size: Size | None = None
-    """Pictures of every aspect ratio with about so many pixels."""
-    grids: tuple[Grid, ...] | None = None
-    """A schedule of its own, for one picture size, instead of `size`."""
+    """Of the model set."""
+
+    @classmethod
+    def of(cls, name: str, facts: InfinityFacts) -> "InfinitySpec":
+        """The facts that a model set states about itself."""
+        return cls(name=name, **facts.model_dump())
+
+    @property
+    def facts(self) -> InfinityFacts:
+        """What a model set states about itself."""
+        return InfinityFacts(**self.model_dump(exclude={"name"}))
 
     @model_validator(mode="after")
     def _one_schedule(self) -> "InfinitySpec":

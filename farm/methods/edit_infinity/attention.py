@@ -8,6 +8,7 @@ from torch import Tensor
 
 from farm.methods.edit_infinity.client import InfinityClient
 from farm.methods.edit_infinity.codes import SourceCodes
+from farm.methods.edit_infinity.smoothing import ramp_unit
 from farm.methods.edit_infinity.stored import read_artifact
 from farm.progress import Progress
 
@@ -34,6 +35,12 @@ class WordAttention:
         return read_artifact("attention map", lambda: cls(tensors["map"]), tensors)
 
 
+def map_size(rows: int, columns: int) -> tuple[int, int]:
+    """Cells of the map: about 64 a side, and a whole number of them for each latent cell (D5)."""
+    factor = max(1, round(ramp_unit(rows, columns)))
+    return rows * factor, columns * factor
+
+
 def attend(
     codes: SourceCodes,
     text: Float[Tensor, "rows text_width"],
@@ -52,6 +59,6 @@ def attend(
         client: the frozen model.
     """
     layout = client.model.schedule(codes.layout)
-    found = client.word_attention(text, span, codes.bits, layout, layout.latent_size)
+    found = client.word_attention(text, span, codes.bits, layout, map_size(*layout.latent_size))
     yield Progress(STAGE, 1, 1)
     return WordAttention(found)

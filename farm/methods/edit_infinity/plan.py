@@ -153,6 +153,15 @@ def must_exist(plan: EditPlan, config: EditInfinityConfig) -> tuple[str, ...]:
     return tuple(name for name in plan.makes if not switched_on.get(name, True))
 
 
+def with_iterations(config: EditInfinityConfig, stage: str, iterations: int) -> EditInfinityConfig:
+    """The configuration with another length of a training, `PROMPT`'s or `LORA`'s."""
+    if stage == PROMPT:
+        update = {"train_textembedding_iter": iterations}
+        return config.model_copy(update={"prompt": config.prompt.model_copy(update=update)})
+    update = {"train_lora_iter": iterations}
+    return config.model_copy(update={"lora": config.lora.model_copy(update=update)})
+
+
 def missing_stage(stage: str, existing: Mapping[int, bool], config: EditInfinityConfig) -> str:
     """What to tell a user whose edit needs a training that is switched off and was never done.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -32,22 +33,26 @@ class EditRegion:
     Attributes:
         cells: latent cells to change.
         weight: 1 where the source stays, 0 where the target comes.
+        inside: the region that the cells stand for, as finely as it is known.
     """
 
     cells: Bool[Tensor, "height width"]
     weight: Float[Tensor, "height width"]
+    inside: Bool[Tensor, "fine_height fine_width"]
 
 
 def whole(layout: Layout) -> EditRegion:
     """Everything may change: plain generation from what the source taught."""
     size = layout.latent_size
-    return EditRegion(torch.ones(size, dtype=torch.bool), torch.zeros(size))
+    everywhere = torch.ones(size, dtype=torch.bool)
+    return EditRegion(everywhere, torch.zeros(size), everywhere)
 
 
 def nothing(layout: Layout) -> EditRegion:
     """Nothing may change."""
     size = layout.latent_size
-    return EditRegion(torch.zeros(size, dtype=torch.bool), torch.ones(size))
+    nowhere = torch.zeros(size, dtype=torch.bool)
+    return EditRegion(nowhere, torch.ones(size), nowhere)
 
 
 def from_mask(
@@ -92,33 +97,45 @@ def from_mask(
             "the mask's region fills no fifth of any latent cell "
             f"({layout.latent_size[0]} x {layout.latent_size[1]} of them): paint a larger one"
         )
-    return _weighted(cells, config, large=is_large(inside))
+    return _weighted(cells, inside, config, large=is_large(inside))
 
 
 def from_attention(
-    score: Float[Tensor, "height width"], layout: Layout, config: EditingConfig
+    score: Float[Tensor, "fine_height fine_width"], layout: Layout, config: EditingConfig
 ) -> EditRegion:
     """The region where a word's attention exceeds the threshold.
+
+    Args:
+        score: of the word, a whole number of values for each latent cell and side.
+        layout: whose cells are asked.
+        config: says which threshold and kernel.
 
     Raises:
         EditFailedError: the map is the same everywhere, so that it singles nothing out.
     """
-    assert tuple(score.shape) == layout.latent_size
-    cells = above_threshold(score, config.threshold)
-    if not cells.any():
+    inside = above_threshold(score, config.threshold)
+    if not inside.any():
         raise EditFailedError(
             "the target word's attention is the same everywhere and shows no region: name another "
             "word, or give a mask"
         )
     if config.plotted_mask:
-        picture = plotted(cells)  # D6
+        picture = plotted(inside)  # D6
         large = int(released_cells_of(picture, _COARSE, _COARSE).sum()) >= _LARGE
-        return _weighted(released_cells_of(picture, *layout.latent_size), config, large=large)
-    return _weighted(cells, config, large=is_large(cells))
+        cells = released_cells_of(picture, *layout.latent_size)
+        return _weighted(cells, inside, config, large=large)
+    cells = cells_of(inside, *layout.latent_size)
+    if not cells.any():  # a peak narrower than a fifth of any cell
+        cells = F.adaptive_max_pool2d(inside.float()[None], layout.latent_size)[0] > 0
+    return _weighted(cells, inside, config, large=is_large(inside))
 
 
 def _weighted(
-    cells: Bool[Tensor, "height width"], config: EditingConfig, *, large: bool
+    cells: Bool[Tensor, "height width"],
+    inside: Bool[Tensor, "fine_height fine_width"],
+    config: EditingConfig,
+    *,
+    large: bool,
 ) -> EditRegion:
     unit = ramp_unit(*cells.shape)
-    return EditRegion(cells, weights(cells, config.kernel, large=large, unit=unit))
+    return EditRegion(cells, weights(cells, config.kernel, large=large, unit=unit), inside)

@@ -63,6 +63,27 @@ def cell_boxes(
     return torch.stack(sides, dim=-1).clamp(0, grid - 1 if released else grid)
 
 
+def misfits(
+    boxes: Float[Tensor, "*batch 4"], saliency: Float[Tensor, "grid grid"]
+) -> Float[Tensor, "*batch"]:
+    """How little regions are what is salient: 1 - Σ min / Σ max of region and saliency, by cells.
+
+    Args:
+        boxes: in cells, where cell k covers k to k + 1; a cell counts as far as it is covered.
+        saliency: 0 to 1.
+
+    Returns:
+        0 for a region that is the salient part and nothing else, 1 for one beside it (D11).
+    """
+    cell = torch.arange(saliency.shape[0], dtype=boxes.dtype)
+    left, top, right, bottom = (side[..., None] for side in boxes.unbind(-1))
+    across = (torch.minimum(right, cell + 1) - torch.maximum(left, cell)).clamp(min=0)
+    down = (torch.minimum(bottom, cell + 1) - torch.maximum(top, cell)).clamp(min=0)
+    covered = down[..., :, None] * across[..., None, :]
+    common = torch.minimum(covered, saliency).sum(dim=(-2, -1))
+    return 1 - common / torch.maximum(covered, saliency).sum(dim=(-2, -1))
+
+
 def square_pixels(
     boxes: Float[Tensor, "*batch 4"], grid: int, size: int, *, released: bool = False
 ) -> Float[Tensor, "*batch 4"]:

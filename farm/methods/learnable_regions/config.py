@@ -77,6 +77,8 @@ class AnchorConfig(_Config):
     """
     grounding: Share = 0.0
     """Share of CLIP's relevance in the saliency."""
+    focus: Weight = 0.5
+    """Deviation of the Gaussian, in cells, under which regions are compared with the saliency."""
     min_window_size: Positive = 4.0
     max_window_size: Positive = 14.0
     """Half-widths in cells."""
@@ -149,6 +151,8 @@ class LossConfig(_Config):
     alpha: Weight = 1.0
     beta: Weight = 1.0
     gamma: Weight = 1.0
+    delta: Weight = 0.0
+    """Of how little the region is what is salient."""
 
 
 class RenderConfig(_Config):
@@ -247,6 +251,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "loss_alpha": ("search.loss.alpha",),
     "loss_beta": ("search.loss.beta",),
     "loss_gamma": ("search.loss.gamma",),
+    "loss_delta": ("search.loss.delta",),
     "test_alpha": ("selection.test_alpha",),
     "test_beta": ("selection.test_beta",),
     "draw_box": ("selection.draw_box",),
@@ -286,7 +291,7 @@ def paper() -> LearnableRegionsConfig:
 
 
 def scenes() -> LearnableRegionsConfig:
-    """Defaults of the scenes model set: at most 11 full renders' worth of work an edit.
+    """Defaults of the scenes model set: at most 6 full renders' worth of work an edit.
 
     Tuned on seeds 5 and 6 (PAPER.md).
     """
@@ -294,19 +299,19 @@ def scenes() -> LearnableRegionsConfig:
         analysis=AnalysisConfig(template="{}"),  # its CLIP knows captions, not templates
         search=SearchConfig(
             anchors=AnchorConfig(
-                point_number=6,
-                distance=2.0,
-                smoothing=1.2,
+                point_number=4,
+                distance=1.0,
+                smoothing=2.5,
                 grounding=0.5,
                 min_window_size=2.5,
-                max_window_size=4.5,
+                max_window_size=4.0,
                 window_step=0.5,
             ),
-            loss=LossConfig(gamma=2.0),
+            loss=LossConfig(gamma=2.0, delta=2.0),
             render=RenderConfig(guidance_scale=4.0),
             preview_steps=5,
         ),
-        selection=SelectionConfig(rungs=((3, 20),)),
+        selection=SelectionConfig(rungs=((2, 20),)),
     )
 
 

@@ -1,6 +1,6 @@
 """Stage 3: the chosen regions by successive halving, the winner at full resolution."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -109,7 +109,7 @@ def edit(
     ranked = unknown if rungs[0][0] < len(regions) else []
     preview = config.search.preview_steps
     total = len(ranked) * preview + sum(count * steps for count, steps in rungs)
-    halving = _Halving(easel, aim, client, total)
+    halving = _Halving(easel, aim, client, search.state.misfit, total)
     losses = {region: _loss(search, region).item() for region in regions}
     if ranked:
         yield from halving.draw(ranked, preview)
@@ -132,8 +132,15 @@ def edit(
 class _Halving:
     """Drawing of rungs; keeps the last figures of each region."""
 
-    def __init__(self, easel: Easel, aim: Aim, client: RegionBackbones, total: int) -> None:
-        self.easel = easel
+    def __init__(
+        self,
+        easel: Easel,
+        aim: Aim,
+        client: RegionBackbones,
+        misfit: Callable[[Region], float],
+        total: int,
+    ) -> None:
+        self.easel, self._misfit = easel, misfit
         self.candidates: dict[Region, Candidate] = {}
         self._aim, self._client, self._total = aim, client, total
         self._done = 0
@@ -156,7 +163,8 @@ class _Halving:
             self._done += len(regions)
             yield Progress(STAGE, self._done, self._total)
         pictures = [self.easel.on_square(drawing) for drawing in drawings]
-        scores = score_pictures(pictures, self._aim, self._client)
+        misfits = [self._misfit(region) for region in regions]
+        scores = score_pictures(pictures, misfits, self._aim, self._client)
         for region, score in zip(regions, scores, strict=True):
             self.candidates[region] = Candidate(region, steps, score)
         return drawings
@@ -210,6 +218,7 @@ def _figures(
         "loss_clip": winner.score.clip,
         "loss_directional": winner.score.directional,
         "loss_structure": winner.score.structure,
+        "misfit": winner.score.misfit,
         "text_similarity": winner.score.text,
         "image_similarity": winner.score.image,
         "mask_share": mask.mean().item(),

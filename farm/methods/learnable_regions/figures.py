@@ -90,6 +90,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "loss_clip": score.clip,
         "loss_directional": score.directional,
         "loss_structure": score.structure,
+        "misfit": score.misfit,
         "text_similarity": score.text,
         "image_similarity": score.image,
         "final_score": candidate.final,

@@ -17,7 +17,13 @@ from farm.methods.learnable_regions.anchors import (
     saliency_map,
     seen_cells,
 )
-from farm.methods.learnable_regions.boxes import cell_boxes, in_original, size_set, square_pixels
+from farm.methods.learnable_regions.boxes import (
+    cell_boxes,
+    in_original,
+    misfits,
+    size_set,
+    square_pixels,
+)
 from farm.methods.learnable_regions.config import LearnableRegionsConfig
 from farm.methods.learnable_regions.needs import RegionBackbones
 from farm.methods.learnable_regions.plan import PromptPlan, region_spec
@@ -46,12 +52,9 @@ def lay_out(
         square, _ = scored_square(image, client, config.analysis)
         # D3: what makes the picture look like its caption and not like the target is replaced
         relevance = client.relevance(square, -direction)
-    saliency = saliency_map(
-        mean_attention(analysis.attention),
-        relevance,
-        anchors_config.grounding,
-        anchors_config.smoothing,
-    )
+    attention, grounding = mean_attention(analysis.attention), anchors_config.grounding
+    saliency = saliency_map(attention, relevance, grounding, anchors_config.smoothing)
+    focused = saliency_map(attention, relevance, grounding, anchors_config.focus)
     _, placement = fit_to_model(image, spec.dino_size, mode=config.analysis.fit)
     count = anchors_config.point_number
     if config.search.quirks.border_rule:
@@ -78,6 +81,7 @@ def lay_out(
         anchors=anchors,
         cells=cells,
         boxes=boxes,
+        misfits=misfits(cells, focused),
         table=torch.full(cells.shape[:2], torch.nan),
     )
 

@@ -47,12 +47,13 @@ class RegionScore:
     """One picture's figures.
 
     Attributes:
-        loss: α clip + β directional + γ structure.
+        loss: α clip + β directional + γ structure + δ misfit.
         clip: 0 to 2.
         directional: 0 to 2.
         structure: 0 to 4.
         text: cosine with the target prompt.
         image: cosine with the source.
+        misfit: of the region; 0 to 1.
     """
 
     loss: float
@@ -61,6 +62,7 @@ class RegionScore:
     structure: float
     text: float
     image: float
+    misfit: float
 
 
 def build_aim(
@@ -89,9 +91,18 @@ def build_aim(
 
 
 def score_pictures(
-    pictures: Sequence[Float[Tensor, "3 size size"]], aim: Aim, client: RegionBackbones
+    pictures: Sequence[Float[Tensor, "3 size size"]],
+    misfits: Sequence[float],
+    aim: Aim,
+    client: RegionBackbones,
 ) -> list[RegionScore]:
     """Figures of each picture; one forward of CLIP a view, and one for the whole.
+
+    Args:
+        pictures: with one region drawn in each.
+        misfits: of these regions (`boxes.misfits`).
+        aim: of the edit.
+        client: the frozen networks.
 
     Raises:
         EditDivergedError: a loss is not finite.
@@ -99,12 +110,13 @@ def score_pictures(
     wholes = client.score_images(pictures, layer=aim.layer, scale=aim.scale)
     views = client.score_views(pictures, aim.views, scale=aim.scale)
     scores: list[RegionScore] = []
-    for whole, seen in zip(wholes, views, strict=True):
+    for whole, seen, misfit in zip(wholes, views, misfits, strict=True):
         clip = clip_loss(seen, aim.target).item()
         directional = directional_loss(seen, aim.analysis.views, aim.direction).item()
         structure = structure_loss(whole.tokens, aim.analysis.tokens).item()  # D9
         weights = aim.weights
         loss = weights.alpha * clip + weights.beta * directional + weights.gamma * structure
+        loss += weights.delta * misfit  # D11
         if not abs(loss) < float("inf"):
             raise EditDivergedError(
                 f"a region's loss is {loss} (clip {clip}, directional {directional}, structure "
@@ -118,6 +130,7 @@ def score_pictures(
                 structure=structure,
                 text=text_similarity(whole.embed, aim.target).item(),
                 image=text_similarity(whole.embed, aim.analysis.embed).item(),
+                misfit=misfit,
             )
         )
     return scores

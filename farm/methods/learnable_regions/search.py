@@ -1,4 +1,7 @@
-"""Stage 2: anchors, the table of losses, and AnchorNet's training on it (spec §3, §8)."""
+"""Stage 2: anchors, the table of losses, and AnchorNet's training on it (spec §3, §8).
+
+The table is an artifact of its own: it does not depend on who chooses sizes by it.
+"""
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
@@ -34,6 +37,47 @@ from farm.progress import Progress
 from farm.training import keyed_generator
 
 STAGE = "learnable_regions.search"
+TABLE_STAGE = "learnable_regions.table"
+
+
+def tabulate(
+    image: Float[Tensor, "3 height width"],
+    analysis: Analysis,
+    prompts: PromptPlan,
+    client: RegionBackbones,
+    config: LearnableRegionsConfig,
+    *,
+    seed: int,
+    has_start: bool = False,
+    checkpoint: SearchState | None = None,
+) -> Generator[Progress, None, SearchState]:
+    """Anchors, boxes and, where sizes are chosen by it, the whole table of losses.
+
+    Args:
+        image: the original at its own resolution, in [0, 1].
+        analysis: of the same picture and caption.
+        prompts: of the edit.
+        client: the frozen networks.
+        config: of the edit; AnchorNet, its training and the selection have no influence here.
+        seed: of noise and views.
+        has_start: whether the search begins with a trained AnchorNet.
+        checkpoint: where an interrupted run of the same arguments was; the result is the same.
+
+    Yields:
+        One `Progress` a step of drawing; after each batch of drawings it carries a checkpoint.
+
+    Raises:
+        InvalidPromptError: to CLIP both prompts mean the same.
+        InvalidRequestError: there are more anchors than cells that show the picture.
+        EditDivergedError: a loss is not finite.
+    """
+    state = checkpoint
+    if state is None:
+        state = lay_out(image, analysis, prompts, client, config)
+    run = _Run(image, analysis, state, client, config, seed=seed, stage=TABLE_STAGE)
+    if needs_table(config.search, has_start=has_start):
+        yield from run.fill(_all_pairs(state.table))
+    return run.state
 
 
 def search(
@@ -57,7 +101,7 @@ def search(
         config: of the edit; the selection has no influence here.
         seed: of noise, views, draws, and of AnchorNet's parameters.
         start: parameters of a trained AnchorNet to begin with.
-        checkpoint: where an interrupted run of the same arguments was; the result is the same.
+        checkpoint: what `tabulate` gave, or where an interrupted run of the same arguments was.
 
     Yields:
         One `Progress` a step of drawing and an iteration of training; after each batch of drawings
@@ -72,7 +116,8 @@ def search(
     state = checkpoint
     if state is None:
         state = lay_out(image, analysis, prompts, client, config)
-    run = _Run(image, analysis, state, client, config, seed=seed, has_start=start is not None)
+    has_start = start is not None
+    run = _Run(image, analysis, state, client, config, seed=seed, stage=STAGE, has_start=has_start)
     seen = region_features(analysis, state, config)
     network = build_anchor_net(
         seen.features.shape[0],
@@ -85,9 +130,9 @@ def search(
     with torch.no_grad():
         before = network(seen)
     curve: list[float] = []
-    if needs_table(config.search, has_start=start is not None):
+    if needs_table(config.search, has_start=has_start):
         yield from run.fill(_all_pairs(state.table))
-    if trains(config.search, has_start=start is not None):
+    if trains(config.search, has_start=has_start):
         curve = yield from run.train(network, seen)
     with torch.no_grad():
         after = network(seen)
@@ -171,10 +216,12 @@ class _Run:
         config: LearnableRegionsConfig,
         *,
         seed: int,
-        has_start: bool,
+        stage: str,
+        has_start: bool = False,
     ) -> None:
         self.state = state
         self._client, self._config, self._seed = client, config.search, seed
+        self._stage = stage
         self._easel = build_easel(image, state, client, config, seed=seed)
         self._aim: Aim = build_aim(
             analysis,
@@ -187,8 +234,8 @@ class _Run:
         self._chunk = config.search.batch_size * config.search.anchors.point_number
         table = most_drawn(config, has_start=has_start).table
         iterations = config.search.training.iterations
-        trained = iterations if trains(config.search, has_start=has_start) else 0
-        self._total = table * config.search.preview_steps + trained
+        trained = stage == STAGE and trains(config.search, has_start=has_start)
+        self._total = table * config.search.preview_steps + (iterations if trained else 0)
         self._step = self.drawn * config.search.preview_steps
 
     @property
@@ -215,15 +262,16 @@ class _Run:
                 break
             if number < steps:
                 done_steps = self._step + number * len(regions)
-                yield Progress(STAGE, done_steps, self._total)
+                yield Progress(self._stage, done_steps, self._total)
         pictures = [self._easel.on_square(drawing) for drawing in drawings]
-        scores = score_pictures(pictures, self._aim, self._client)
+        misfits = [self.state.misfit(region) for region in regions]
+        scores = score_pictures(pictures, misfits, self._aim, self._client)
         losses = [score.loss for score in scores]
         known = dict(zip((region.box for region in regions), losses, strict=True))
         self.state = replace(self.state, table=_noted(self.state, known))
         self._step += steps * len(regions)
         mean = sum(losses) / len(losses)
-        yield Progress(STAGE, self._step, self._total, mean, checkpoint=self.state)
+        yield Progress(self._stage, self._step, self._total, mean, checkpoint=self.state)
 
     def train(
         self, network: AnchorNet, seen: RegionFeatures

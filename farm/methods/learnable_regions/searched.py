@@ -27,6 +27,7 @@ class SearchState:
         anchors: row and column of each.
         cells: each anchor's and size's box in cells of DINO's grid.
         boxes: the same in pixels of the original.
+        misfits: how little each is what is salient.
         table: losses of previews; nan where nothing was drawn.
     """
 
@@ -37,11 +38,16 @@ class SearchState:
     anchors: Int[Tensor, "anchors 2"]
     cells: Float[Tensor, "anchors sizes 4"]
     boxes: Int[Tensor, "anchors sizes 4"]
+    misfits: Float[Tensor, "anchors sizes"]
     table: Float[Tensor, "anchors sizes"]
 
     def region(self, anchor: int, size: int) -> Region:
         """The region of an anchor with a size."""
         return Region(anchor, size, Box(*(int(v) for v in self.boxes[anchor, size])))
+
+    def misfit(self, region: Region) -> float:
+        """How little a region is what is salient; 0 to 1."""
+        return self.misfits[region.anchor, region.size].item()
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All tensors by name."""

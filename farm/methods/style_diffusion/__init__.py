@@ -1,4 +1,4 @@
 """StyleDiffusion (arXiv:2303.15649): value-input inversion and prompt-to-prompt editing."""
 
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Counted up whenever the same configuration may give another result; part of every digest."""

@@ -5,6 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+_MOST = 0.5
+"""Share of the picture from which on something is no thing in it."""
+
 
 def blend_active(step: int, num_steps: int, start: float) -> bool:
     """Whether step `step`, counted from 0, ends with a blend.
@@ -29,16 +32,24 @@ def region(
     threshold: float,
     height: int,
     shielded: Bool[Tensor, "rows size size"] | None = None,
+    *,
+    grow: int = 0,
+    held: Bool[Tensor, "rows size size"] | None = None,
 ) -> Bool[Tensor, "height height"]:
     """Where any row's score exceeds `threshold` times that row's greatest.
 
     Scores are non-negative; a row of zeros (a prompt without blend words) adds nothing. What is
-    shielded in a row does not count there.
+    shielded in a row does not count there. Then a row grows by `grow` cells in all directions,
+    unless it covers half of the picture, but never over what is `held` (PAPER.md D11).
     """
     greatest = scores.amax(dim=(1, 2), keepdim=True)
     high = scores > threshold * greatest
     if shielded is not None:
         high = high & ~shielded
+    if grow > 0:
+        high = _grown(high, grow)
+    if held is not None:
+        high = high & ~held
     large = F.interpolate(high[None].float(), size=(height, height), mode="nearest")[0]
     return large.any(dim=0)
 
@@ -47,8 +58,8 @@ def shield(
     scores: Float[Tensor, "rows size size"],
     kept: Float[Tensor, "words rows size size"],
     threshold: float,
-) -> Bool[Tensor, "rows size size"]:
-    """Where a word that stays is looked at, rather than the words that change (PAPER.md D10).
+) -> Bool[Tensor, "words rows size size"]:
+    """Where each word that stays is looked at, rather than the words that change (PAPER.md D10).
 
     A word counts if its map and that of the changing words are negatively correlated: what
     describes the very object that changes shares its place and shields nothing. It shields where
@@ -59,7 +70,35 @@ def shield(
     stay = kept / kept.amax(dim=(2, 3), keepdim=True).clamp_min(tiny)
     centred = change - change.mean(dim=(1, 2), keepdim=True)
     together = (stay * centred).sum(dim=(2, 3), keepdim=True)  # the covariance's sign is enough
-    return ((together < 0) & (stay > threshold) & (stay > change)).any(dim=0)
+    return (together < 0) & (stay > threshold) & (stay > change)
+
+
+def holds(
+    kept: Float[Tensor, "words rows size size"], threshold: float
+) -> Bool[Tensor, "words rows 1 1"]:
+    """Which words that stay are things, rather than what things stand before (PAPER.md D11).
+
+    A thing is looked at, above `threshold` of the greatest, in less than half of the picture.
+    """
+    greatest = kept.amax(dim=(2, 3), keepdim=True)
+    return (kept > threshold * greatest).float().mean(dim=(2, 3), keepdim=True) < _MOST
+
+
+def changed(
+    image: Float[Tensor, "3 image_height image_width"],
+    other: Float[Tensor, "3 image_height image_width"],
+    threshold: float,
+    cell: int,
+) -> Float[Tensor, "image_height image_width"]:
+    """1 where two pictures in [0, 1] differ by more than `threshold` (PAPER.md D12).
+
+    The difference is that of the channel that differs most, averaged over a little less than a
+    latent's `cell` of pixels.
+    """
+    width = max(1, cell // 2 * 2 - 1)
+    difference = (image - other).abs().amax(dim=0)[None]
+    mean = F.avg_pool2d(difference, width, 1, width // 2, count_include_pad=False)[0]
+    return (mean > threshold).float()
 
 
 def blend(
@@ -67,3 +106,8 @@ def blend(
 ) -> Float[Tensor, "2 channels height width"]:
     """Latents of (source, target) with the target's replaced by the source's outside `mask`."""
     return latents[:1] + mask * (latents - latents[:1])
+
+
+def _grown(high: Bool[Tensor, "rows size size"], grow: int) -> Bool[Tensor, "rows size size"]:
+    wide = F.max_pool2d(high.float(), 2 * grow + 1, stride=1, padding=grow) > 0
+    return torch.where(high.float().mean(dim=(1, 2), keepdim=True) < _MOST, wide, high)

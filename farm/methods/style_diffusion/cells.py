@@ -37,7 +37,9 @@ def configure(
     request: StyleDiffusionRequest, defaults: StyleDiffusionConfig
 ) -> StyleDiffusionConfig:
     """The configuration of a request's first edit; the inversion is that of all its edits."""
-    config = defaults.with_parameters(request.parameters)
+    prompts = request.source_prompt, request.target_prompt
+    fitting = defaults.for_prompts(*prompts, request.parameters.restructure)
+    config = fitting.with_parameters(request.parameters)
     if not request.is_generated:
         return config
     drawn = config.inversion.model_copy(update={"generated": True, "learned": "nothing"})
@@ -64,7 +66,8 @@ def plan_cells(
         targets.append((target.target_prompt, target.target_word, parameters))
     cells: list[EditCell] = []
     for prompt, word, parameters in targets:
-        for config in defaults.grid(parameters):
+        fitting = defaults.for_prompts(request.source_prompt, prompt, parameters.restructure)
+        for config in fitting.grid(parameters):
             plan = plan_prompts(tokenizer, request.source_prompt, prompt, config, steps, word)
             cells.append(EditCell(plan, config, word))
     return tuple(cells)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from farm.methods.style_diffusion.windows import Window
+from farm.methods.style_diffusion.words import changes_noun
 from farm.requests import Interval, StyleDiffusionParameters
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -122,9 +123,13 @@ class EditingConfig(_Config):
     blend_threshold: Share = 0.3
     blend_pool: Literal[1, 3, 5] = 3
     """Cells of the map by which the blend's region is widened: their maximum counts."""
+    blend_grow: Annotated[int, Field(ge=0, le=8)] = 0
+    """Cells of the map by which the region grows after that, but not over other things (D11)."""
     blend_start: Share = 0.2
     paste_back: bool = True
     """With local blend: the original's own pixels outside the mask (PAPER.md, deviations)."""
+    paste_threshold: Share = 0.0
+    """The mask is kept where the picture differs by more than this from the source's (D12)."""
     source_words: tuple[str, ...] | None = None
     """Words that the blend follows; None: those that change."""
     target_words: tuple[str, ...] | None = None
@@ -146,6 +151,23 @@ class StyleDiffusionConfig(_Config):
 
     inversion: InversionConfig = InversionConfig()
     editing: EditingConfig = EditingConfig()
+    nouns: EditingConfig | None = None
+    """Editing where a thing becomes another (PAPER.md D11); None: `editing` is for that too."""
+
+    def for_prompts(
+        self, source_prompt: str, target_prompt: str, restructure: bool | None = None
+    ) -> "StyleDiffusionConfig":
+        """This configuration with the editing that fits two prompts.
+
+        Args:
+            source_prompt: what the picture shows.
+            target_prompt: what it should show.
+            restructure: whether a thing becomes another, where the words shall not decide.
+        """
+        if restructure is None:
+            restructure = changes_noun(source_prompt, target_prompt)
+        nouns = self.nouns if restructure else None
+        return StyleDiffusionConfig(inversion=self.inversion, editing=nouns or self.editing)
 
     def with_parameters(self, parameters: StyleDiffusionParameters) -> "StyleDiffusionConfig":
         """This configuration with what a request sets; what it leaves out stays.
@@ -159,6 +181,7 @@ class StyleDiffusionConfig(_Config):
         return StyleDiffusionConfig(
             inversion=InversionConfig(**(self.inversion.model_dump() | inversion)),
             editing=EditingConfig(**(self.editing.model_dump() | editing)),
+            nouns=self.nouns and EditingConfig(**(self.nouns.model_dump() | editing)),
         )
 
     def grid(self, parameters: StyleDiffusionParameters) -> list[EditingConfig]:
@@ -221,6 +244,18 @@ def paper() -> StyleDiffusionConfig:
     )
 
 
+_SCENES = EditingConfig(
+    tau_v=0.2,
+    tau_c=0.4,
+    tau_s=0.8,
+    tau_u=0.0,
+    blend_threshold=0.4,
+    blend_pool=1,
+    paste_threshold=0.12,
+    shield_kept=True,
+)
+
+
 def scenes() -> StyleDiffusionConfig:
     """Defaults of the scenes model set: about 320 optimiser steps an image."""
     return StyleDiffusionConfig(
@@ -231,17 +266,11 @@ def scenes() -> StyleDiffusionConfig:
             inner_decay=0.05,
             forced_steps=2,  # a fifth of the exact chain's time, where `training` asks for it
         ),
-        # tuned on seed 5 (PAPER.md): a cell of the 16 x 16 maps is four pixels wide here, so the
-        # blend is not widened, and the source's layout is kept by self-attention
-        editing=EditingConfig(
-            tau_v=0.2,
-            tau_c=0.4,
-            tau_s=0.8,
-            tau_u=0.0,
-            blend_threshold=0.4,
-            blend_pool=1,
-            shield_kept=True,
-        ),
+        # tuned on seeds 5 and 6 (PAPER.md): a cell of the 16 x 16 maps is four pixels wide here,
+        # so the blend is not widened, and the source's layout is kept by self-attention
+        editing=_SCENES,
+        # another thing has another outline: less of the layout is kept, and there is room around
+        nouns=_SCENES.model_copy(update={"tau_v": 0.0, "tau_s": 0.6, "blend_grow": 1}),
     )
 
 

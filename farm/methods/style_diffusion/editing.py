@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from farm.diffusion import DiffusionClient, EditNoise, EditQuery, SourceRow
-from farm.methods.style_diffusion.blend import blend, region, shield, widen
+from farm.methods.style_diffusion.blend import blend, changed, holds, region, shield, widen
 from farm.methods.style_diffusion.cells import EditCell
 from farm.methods.style_diffusion.conditions import conditions_of, learned_values
 from farm.methods.style_diffusion.config import EditingConfig
@@ -61,7 +61,8 @@ class EditOutput:
         latents: of the edited picture.
         attention: where the words that change are looked at, 0 to 1; the larger of both prompts.
             None where nobody asked.
-        mask: where the edit was allowed at last, 0 or 1; None without local blend.
+        mask: where the edit was allowed at last (and, with `paste_threshold`, did something), 0 or
+            1; None without local blend.
         figures: plain numbers about this edit.
     """
 
@@ -205,12 +206,14 @@ def _moved(
     if not step_choices(cell, index, inversion.config.num_steps).blended:
         return EditStep(latents, totals)
     height = latents.shape[-1]
-    shielded = None
+    shielded = held = None
     if cell.plan.kept_tokens:
         kept = totals[-len(cell.plan.kept_tokens) :]
-        shielded = shield(totals[0], kept, config.shield_threshold)
+        each = shield(totals[0], kept, config.shield_threshold)
+        shielded = each.any(dim=0)
+        held = (each & holds(kept, config.shield_threshold)).any(dim=0)
     wide = widen(totals[0], config.blend_pool)
-    mask = region(wide, config.blend_threshold, height, shielded)
+    mask = region(wide, config.blend_threshold, height, shielded, grow=config.blend_grow, held=held)
     if cell.plan.subtract_tokens is not None:
         mask = mask & ~region(totals[1], config.subtract_threshold, height)
     return EditStep(blend(latents, mask), totals, mask)
@@ -225,6 +228,9 @@ def _output(
 ) -> EditOutput:
     size = (image.shape[-2], image.shape[-1])
     mask = None if step.mask is None else _enlarge(step.mask.float(), size, "nearest")
+    if mask is not None and step.mask is not None and cell.config.paste_threshold > 0:
+        width = size[0] // step.mask.shape[0]
+        mask = mask * changed(image, reconstruction, cell.config.paste_threshold, width)
     source, target = step.latents
     figures = {
         "latent_change": (target - source).square().mean().sqrt().item(),

@@ -50,7 +50,8 @@ def step_choices(cell: EditCell, index: int, num_steps: int) -> StepChoices:
     scored = tuple(plan.word_sets.flatten().tolist()) if is_scored(cell) else ()
     blended: tuple[Hashable, ...] = ()
     if config.local_blend and blend_active(index, num_steps, config.blend_start):
-        blended = (config.blend_threshold, config.blend_pool, config.subtract_threshold)
+        blended = (config.blend_threshold, config.blend_pool, config.blend_grow)
+        blended += (config.subtract_threshold,)
         blended += (config.shield_threshold,) if plan.kept_tokens else ()
     free = self_active(index, num_steps, window_of(config.tau_u))
     return StepChoices(

@@ -120,6 +120,20 @@ def changed_words(source: Sequence[str], target: Sequence[str]) -> tuple[list[in
     return old, new
 
 
+def changes_noun(source_prompt: str, target_prompt: str) -> bool:
+    """Whether a word for a thing changes, comes or goes, rather than one that describes a thing.
+
+    In English a thing's word ends its phrase: what follows is a function word, punctuation or
+    nothing ("a red *ring* on the *sand*"), while what describes comes before another word that
+    shows something. A rule of thumb; requests may say otherwise.
+    """
+    prompts = words_of(source_prompt), words_of(target_prompt)
+    places = changed_words(*prompts)
+    return any(
+        _ends_phrase(words, n) for words, found in zip(prompts, places, strict=True) for n in found
+    )
+
+
 def changed_tokens(
     source: Tokens, target: Tokens, *, content: bool = False
 ) -> tuple[list[int], list[int]]:
@@ -186,6 +200,13 @@ def replaced_tokens(source: Tokens, target: Tokens) -> list[tuple[list[int], lis
         )
     old_positions, new_positions = word_positions(source), word_positions(target)
     return [(old_positions[n], new_positions[n]) for n in places]
+
+
+def _ends_phrase(words: Sequence[str], place: int) -> bool:
+    if _plain(words[place]) in FUNCTION_WORDS:
+        return False
+    last = place + 1 == len(words) or words[place][-1] in _EDGES
+    return last or _plain(words[place + 1]) in FUNCTION_WORDS
 
 
 def _listed(words: Sequence[str], places: Sequence[int]) -> str:

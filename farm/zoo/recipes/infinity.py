@@ -5,9 +5,11 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from farm.backbones.infinity.config import InfinityConfig
 from farm.backbones.infinity.generation import Guidance, generate
@@ -26,13 +28,18 @@ from farm.zoo.recipes.bsq_vae import SIDES, scenes_grids, scenes_schedule
 from farm.zoo.recipes.feature_pool import FeaturePool, feature_pool
 from farm.zoo.recipes.grounding import grounding_loss
 from farm.zoo.recipes.infinity_weights import initialise
-from farm.zoo.recipes.t5 import TEXT_ROWS, instructed, padded, scenes_text_tokenizer
+from farm.zoo.recipes.t5 import INSTRUCTION, TEXT_ROWS, padded, scenes_text_tokenizer
 from farm.zoo.recipes.word_sets import word_sets
 from farm.zoo.scenes.captions import caption, varied_caption
 from farm.zoo.scenes.rendering import render
 from farm.zoo.scenes.scenes import Scenes, concatenate, generator_for, sample_scenes
 
 _DROP = 0.1
+_LONGEST_DROPPED = 64
+"""No text is as long as the text that it stands beside: all its rows are trained."""
+_INSTRUCTED, _LEARNED_ROWS = 0.25, 20
+"""Share of captions that look as before EditInfinity learns its prompt: the instruction, then rows
+of zeros. A network that never saw these takes them for a text of another kind."""
 _FLIPS = 30
 """Highest share of a scale's bits that are flipped in what later scales see, in hundredths."""
 _SMALLEST_MAP = 16  # 4x4: below that a cell holds object and background alike
@@ -76,8 +83,10 @@ class _Teacher(nn.Module):
     ) -> tuple[Float[Tensor, "batch all_tokens two_bits"], Float[Tensor, "batch _ _"] | None]:
         uncond = self.infinity.unconditional(text.shape[1])
         text = torch.where(dropped[:, None, None], uncond, text)
-        given = self.infinity.condition(text, present)
-        return self.infinity(given, inputs, self.schedule, PassOptions(watched=watched))
+        # Plain products: fused attention's backward takes twice as long on a CPU with small heads.
+        with sdpa_kernel(SDPBackend.MATH):
+            given = self.infinity.condition(text, present)
+            return self.infinity(given, inputs, self.schedule, PassOptions(watched=watched))
 
 
 class InfinityRecipe:
@@ -137,13 +146,11 @@ class InfinityRecipe:
         del step
         rows = torch.randint(len(self.pool.scenes), (batch_size,), generator=generator)
         texts, orders = self._captions(rows, generator)
-        ids, present = padded(self.tokenizer, texts)
         dropped = torch.rand(batch_size, generator=generator) < _DROP
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            text = self.text(ids, present)  # as precise as when edits are made
+        text, present = self._rows(texts, dropped, generator)
         flips = self._flips(batch_size, generator)
         noisy = quantise(self.pool.features[rows].float(), self.schedule, flips)
-        sets, tags = word_sets(self.tokenizer, texts, orders, ids.shape[1])
+        sets, tags = word_sets(self.tokenizer, texts, orders, text.shape[1])
         watched = sets if self.grounding > 0 else None
         inputs = teacher_inputs(noisy, self.schedule)
         logits, shares = module(text, present, dropped, inputs, watched)
@@ -219,10 +226,25 @@ class InfinityRecipe:
     def _captions(
         self, rows: Int[Tensor, " batch"], generator: torch.Generator
     ) -> tuple[list[str], list[list[int]]]:
-        """Varied captions, a tenth with the instruction, and the objects in their order."""
+        """Varied captions, some with the instruction, and the objects in their order."""
         words = random.Random(int(torch.randint(2**31, (1,), generator=generator)))  # noqa: S311
         said = [varied_caption(self.pool.scenes, i, words) for i in rows.tolist()]
-        return [instructed(text, words) for text, _ in said], [order for _, order in said]
+        texts = [text + INSTRUCTION * (words.random() < _INSTRUCTED) for text, _ in said]
+        return texts, [order for _, order in said]
+
+    def _rows(
+        self, texts: list[str], dropped: Bool[Tensor, " batch"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "batch rows text_width"], Bool[Tensor, "batch rows"]]:
+        """Text rows, zeros after the instruction, and which count; of dropped texts any number."""
+        ids, present = padded(self.tokenizer, texts)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            text = self.text(ids, present)  # as precise as when edits are made
+        learned = torch.tensor([_LEARNED_ROWS * text.endswith(INSTRUCTION) for text in texts])
+        drawn = torch.randint(1, _LONGEST_DROPPED + 1, (len(texts),), generator=generator)
+        lengths = torch.where(dropped, drawn, present.sum(1) + learned)
+        most = max(int(lengths.max()), ids.shape[1])
+        text = F.pad(text * present[:, :, None], (0, 0, 0, most - ids.shape[1]))
+        return text, torch.arange(most) < lengths[:, None]
 
     def _flips(self, batch: int, generator: torch.Generator) -> list[Tensor]:
         """Each scale's bits flip at a rate drawn from 0, 0.01, … 0.30 (spec §3.3)."""

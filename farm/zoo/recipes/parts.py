@@ -11,13 +11,16 @@ import torch
 from farm.errors import InvalidRequestError, ModelSetError
 from farm.zoo.model_sets import write_manifest
 from farm.zoo.recipes.autoencoder import AutoencoderRecipe
+from farm.zoo.recipes.bsq_vae import BsqVaeRecipe
 from farm.zoo.recipes.caption_vit import CaptionVitRecipe
 from farm.zoo.recipes.clip import ClipRecipe
 from farm.zoo.recipes.dino import DinoRecipe
+from farm.zoo.recipes.infinity import InfinityRecipe, scenes_infinity_spec
 from farm.zoo.recipes.inpainting import InpaintingRecipe
 from farm.zoo.recipes.judge import JudgeRecipe
 from farm.zoo.recipes.loop import LoopConfig, Recipe
 from farm.zoo.recipes.spec import scenes_spec
+from farm.zoo.recipes.t5 import T5Recipe
 from farm.zoo.recipes.unet import UNetRecipe
 
 _LICENCE = "Apache-2.0"
@@ -115,6 +118,30 @@ PARTS = {
             ),
             LoopConfig(steps=3000, batch_size=32, learning_rate=6e-4, constant=0.3, average=0.998),
         ),
+        Part(
+            "bsq_vae",
+            (),
+            lambda _, start: BsqVaeRecipe(start_from=start),
+            LoopConfig(steps=3000, batch_size=16, learning_rate=1.5e-3, average=0.998),
+        ),
+        Part(
+            "t5",
+            ("clip",),
+            lambda folder, start: T5Recipe(start_from=start, networks=folder),
+            LoopConfig(
+                steps=1500, batch_size=96, learning_rate=1e-3, average=0.995, weight_decay=0.03
+            ),
+        ),
+        Part(
+            "infinity",
+            ("t5", "bsq_vae", "judge"),
+            lambda folder, start: InfinityRecipe(
+                start_from=start, networks=folder, cache=folder.parent / "cache"
+            ),
+            LoopConfig(
+                steps=4500, batch_size=32, learning_rate=1.5e-3, constant=0.3, average=0.998
+            ),
+        ),
     )
 }
 
@@ -153,9 +180,10 @@ def install(exported: Path, folder: Path) -> None:
             _forget_origin(target / "config.json")
     looks = any((folder / name).is_dir() for name in ("dino", "caption_vit"))
     regions = looks and (folder / "inpainting").is_dir()
-    write_manifest(
-        folder, scenes_spec(regions=regions), defaults="scenes", licence=_LICENCE, source=_SOURCE
-    )
+    whole = all((folder / name).is_dir() for name in ("infinity", "bsq_vae", "t5"))
+    infinity = scenes_infinity_spec(folder).facts if whole else None
+    spec = scenes_spec(regions=regions, infinity=infinity)
+    write_manifest(folder, spec, defaults="scenes", licence=_LICENCE, source=_SOURCE)
 
 
 def _forget_origin(config: Path) -> None:

@@ -13,27 +13,34 @@ def edit_name(edit: SceneEdit, number: int) -> str:
     return f"{number:03d}-{edit.type}-{edit.target_word}"
 
 
-def request_fields(edit: SceneEdit, name: str, image: str) -> dict[str, Any]:
-    """What a method may know of an edit."""
+def request_fields(
+    edit: SceneEdit, name: str, image: str, method: str = "style_diffusion"
+) -> dict[str, Any]:
+    """What a method may know of an edit; EditInfinity is told the word that is replaced."""
     return {
         "id": name,
-        "method": "style_diffusion",
+        "method": method,
         "image": image,
         "source_prompt": edit.source_prompt,
         "target_prompt": edit.target_prompt,
-        "target_word": edit.target_word,
+        "target_word": edit.source_word if method == "edit_infinity" else edit.target_word,
     }
 
 
 def edit_request(
-    edit: SceneEdit, name: str, *, model_set: str, parameters: dict[str, Any]
+    edit: SceneEdit,
+    name: str,
+    *,
+    model_set: str,
+    parameters: dict[str, Any],
+    method: str = "style_diffusion",
 ) -> EditRequest:
     """The request; its picture is handed over as bytes, so `image` is a name alone.
 
     Raises:
-        InvalidRequestError: a parameter is none, or out of range.
+        InvalidRequestError: there is no such method or parameter, or one is out of range.
     """
-    fields = request_fields(edit, name, f"{name}.png")
+    fields = request_fields(edit, name, f"{name}.png", method)
     return parse_request({**fields, "model_set": model_set, "parameters": parameters})
 
 

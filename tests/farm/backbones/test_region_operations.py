@@ -15,8 +15,8 @@ from farm.backbones.region_operations import REGION_OPERATIONS
 from farm.calls import Answer, Call
 from farm.errors import InvalidRequestError, ModelSetError
 from farm.losses.views import plain_views, sample_views
-from farm.regions import InpaintQuery, RegionsClient
-from farm.samplers.ddim import ddim_step
+from farm.regions import InpaintQuery, InpaintSample, RegionsClient
+from farm.samplers.ddim import Move, ddim_step
 from farm.samplers.guidance import guide
 from farm.training import keyed_generator
 from tests.tiny import TOKENS, WIDTH, tiny_networks, write_tiny_set
@@ -77,6 +77,14 @@ def query(item: int, scale: float | None = None) -> InpaintQuery:
     )
 
 
+def sample(item: int, steps: int = 3) -> InpaintSample:
+    """Three steps, which every item begins at a timestep of its own."""
+    one = query(item)
+    moves = [Move(TIMESTEPS[(item + n) % 3], *ALPHAS[(item + n) % 3]) for n in range(steps)]
+    names = ("latents", "embeds", "uncond_embeds", "guidance_scale", "mask", "left")
+    return InpaintSample(moves=moves, **{name: getattr(one, name) for name in names})
+
+
 def ids(item: int) -> list[int]:
     return [1, 2, 3 + item, *[28] * (TOKENS - 3)]
 
@@ -90,6 +98,7 @@ ASKS: dict[str, Callable[[RegionsClient, int], Any]] = {
     ),
     "scorer.relevance": lambda c, i: c.relevance(picture(20, 20, seed=i), normal(i, WIDTH)),
     "inpainting.step": lambda c, i: c.inpaint([query(i)]),
+    "inpainting.sample": lambda c, i: c.sample([sample(i)]),
 }
 
 

@@ -1,9 +1,10 @@
 """Doubles at the edge of the farm: a clock, and a store whose replies get lost."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from farm.errors import StoreError
-from farm.storage.store import Store, Version
+from farm.storage.store import Entry, Store, Version
 
 
 class FakeClock:
@@ -65,6 +66,18 @@ class WrappedStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         return self._call("list", prefix)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        return self._call("entries", prefix)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        return self._call("names", prefix)
+
+    def put_file(self, key: str, path: Path) -> None:
+        return self._call("put_file", key, path)
+
+    def get_file(self, key: str, path: Path) -> None:
+        return self._call("get_file", key, path)
 
 
 class LosesReplies(WrappedStore):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import NamedTuple
 
 import torch
@@ -11,12 +12,15 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from farm.zoo.recipes.autoencoder import AutoencoderRecipe
+from farm.zoo.recipes.bsq_vae import BsqVaeRecipe
 from farm.zoo.recipes.caption_vit import CaptionVitRecipe
 from farm.zoo.recipes.clip import ClipRecipe
 from farm.zoo.recipes.dino import DinoRecipe
+from farm.zoo.recipes.infinity import InfinityRecipe
 from farm.zoo.recipes.inpainting import InpaintingRecipe
 from farm.zoo.recipes.judge import JudgeRecipe
 from farm.zoo.recipes.loop import LoopConfig, Recipe, Training, train_recipe
+from farm.zoo.recipes.t5 import T5Recipe
 from farm.zoo.recipes.unet import UNetRecipe
 from farm.zoo.weights import SCENES_FOLDER
 
@@ -28,6 +32,15 @@ class Smoke(NamedTuple):
     recipe: Callable[[Path], Recipe]
     """From a folder for caches."""
     batch_size: int
+
+
+def _infinity(cache: Path) -> Recipe:
+    """On an untrained autoencoder and text encoder; each process writes its own."""
+    cache.mkdir(parents=True, exist_ok=True)
+    networks = Path(mkdtemp(dir=cache))
+    for recipe in (T5Recipe(networks=SCENES_FOLDER), BsqVaeRecipe()):
+        recipe.export(recipe.build(), networks)
+    return InfinityRecipe(networks=networks, cache=cache, pool=_POOL)
 
 
 SMOKES = {
@@ -47,6 +60,9 @@ SMOKES = {
         ),
         2,
     ),
+    "bsq_vae": Smoke(lambda _: BsqVaeRecipe(), 2),
+    "t5": Smoke(lambda _: T5Recipe(networks=SCENES_FOLDER), 12),
+    "infinity": Smoke(_infinity, 2),
 }
 
 

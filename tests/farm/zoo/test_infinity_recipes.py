@@ -13,7 +13,7 @@ from farm.zoo.recipes.bsq_vae import BsqVaeRecipe
 from farm.zoo.recipes.infinity import InfinityRecipe, scenes_infinity_spec
 from farm.zoo.recipes.loop import LoopConfig, Recipe, Training, train_recipe
 from farm.zoo.recipes.t5 import INSTRUCTION, T5Recipe, scenes_text_tokenizer
-from farm.zoo.recipes.word_sets import BACKGROUND_SET, word_sets
+from farm.zoo.recipes.word_sets import BACKGROUND_TAG, word_sets
 from farm.zoo.scenes.captions import caption, varied_caption
 from farm.zoo.scenes.scenes import generator_for, sample_scenes
 from farm.zoo.weights import SCENES_FOLDER
@@ -126,15 +126,37 @@ def test_every_word_of_the_captions_is_one_token():
             assert tokenizer.encode(text).length == len(text.split()) + 1, text
 
 
-def test_sets_of_words_are_each_objects_own():
+def test_every_word_that_names_something_is_a_set_of_its_own():
     texts = ["a photo of a large red circle and a striped blue heart in the sky", "a green ring"]
     weights, tags = word_sets(scenes_text_tokenizer(), texts, [[1, 0], [0]], 17)
+    assert set(weights.unique().tolist()) == {0.0, 1.0}
+    assert (weights.sum(-1) == (tags >= 0)).all(), "one row in each set that is there"
     said = texts[0].split()
-    named = {slot: [said[n] for n in weights[0, slot].nonzero()[:, 0]] for slot in range(3)}
+    named = {said[int(row.argmax())]: tag for row, tag in zip(weights[0], tags[0], strict=True)}
     assert named == {
-        1: ["large", "red", "circle"],
-        0: ["striped", "blue", "heart"],
-        BACKGROUND_SET: ["sky"],
+        "circle": 1,
+        "red": 1,
+        "large": 1,
+        "heart": 0,
+        "blue": 0,
+        "striped": 0,
+        "sky": BACKGROUND_TAG,
     }
-    assert tags.tolist() == [[0, 1, 2], [0, -1, -1]]
-    torch.testing.assert_close(weights.sum(-1)[0], torch.ones(3))
+    assert tags[1].tolist() == [0, 0, -1, -1, -1, -1, -1]
+
+
+def test_texts_look_as_they_will_while_edits_are_made(trained):
+    recipe = trained[0]["infinity"].recipe
+    texts = ["a red circle", f"a blue ring{INSTRUCTION}", "a green heart"]
+    dropped = torch.tensor([False, False, True])
+    lengths = set()
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        text, present = recipe._rows(texts, dropped, generator)
+        said = [recipe.tokenizer.encode(t).length for t in texts]
+        assert present[:2].sum(1).tolist() == [said[0], said[1] + 20]
+        learned = text[1, said[1] : said[1] + 20]
+        assert (learned == 0).all(), "what is learned begins with zeros"
+        assert (text[1, : said[1]].abs().sum(-1) > 0).all()
+        lengths.add(int(present[2].sum()))
+    assert max(lengths) > 50, "every row of no text is trained"

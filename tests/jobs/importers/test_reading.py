@@ -123,7 +123,10 @@ def test_manifests_take_parameters_too(submit, tmp_path):
     [
         ([], "found none of FILE and --manifest"),
         (["a.jsonl", "--manifest", "b.jsonl"], "found two of FILE and --manifest"),
-        (["a.csv", "--from", "excel"], "no form 'excel' of files: --from takes jsonl, style-diff"),
+        (
+            ["a.csv", "--from", "excel"],
+            "no form 'excel' of files: --from takes jsonl, csv, parquet, style-diff",
+        ),
         (["a.jsonl", "--from-case", "1"], "choose by case_number"),
         (["none.csv", "--from", "style-diffusion"], "No such file"),
         (["a.csv", "--param", "tau"], "write NAME=VALUE"),

@@ -31,9 +31,14 @@ def test_half_the_bytes_are_the_rounded_numbers(checkpoint, tmp_path):
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     expected = tiny_transformer().state_dict()
     assert tensors.keys() == expected.keys(), "no zeros, nothing unused, no chunks"
+    halved = {name for name, tensor in tensors.items() if tensor.dtype == torch.bfloat16}
+    assert {n for n in halved if "ffn" in n} == {n for n in tensors if "ffn" in n}, (
+        "matrices and their biases"
+    )
+    assert {"head.weight", "blocks.0.sa.q_bias", "blocks.1.ada_gss"}.isdisjoint(halved)
     for name, tensor in tensors.items():
-        assert tensor.dtype == torch.bfloat16
-        assert torch.equal(tensor, expected[name].bfloat16())
+        wanted = expected[name].bfloat16() if name in halved else expected[name]
+        assert torch.equal(tensor, wanted)
 
 
 def test_large_models_come_in_shards(checkpoint, tmp_path):
@@ -48,10 +53,10 @@ def test_large_models_come_in_shards(checkpoint, tmp_path):
         assert torch.equal(found[name], tensor)
 
 
-def test_an_autoencoder_keeps_what_its_file_says(tmp_path):
+def test_an_autoencoder_keeps_what_its_file_says_and_every_digit(tmp_path):
     source = tmp_path / "vae.safetensors"
     save_file(released_vae(), source, metadata={GROUPS: str(VAE_CONFIG.groups)})
-    assert convert_checkpoint(source, tmp_path / "out", "fp32").kind == "bsq_vae"
+    assert convert_checkpoint(source, tmp_path / "out").kind == "bsq_vae"
     found = load_vae(tmp_path / "out")
     assert found.config == VAE_CONFIG
     for name, tensor in tiny_vae().state_dict().items():

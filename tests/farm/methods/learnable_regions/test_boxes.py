@@ -9,6 +9,7 @@ from farm.methods.learnable_regions.boxes import (
     cell_boxes,
     in_original,
     in_square,
+    misfits,
     size_set,
     square_pixels,
 )
@@ -108,3 +109,21 @@ def test_fractions_are_rounded_outwards():
     _, placement = fit_to_model(torch.zeros(3, 64, 64), 64)
     assert in_original(torch.tensor([[3.2, 4.0, 9.1, 9.9]]), placement) == [Box(3, 4, 10, 10)]
     assert math.isclose(in_square(Box(3, 4, 10, 10), placement)[0], 3)
+
+
+def test_the_misfit_of_a_region_is_one_minus_its_overlap_with_what_is_salient():
+    saliency = torch.zeros(8, 8)
+    saliency[2:6, 1:5] = 1.0
+    same, beside, wider = [1.0, 2.0, 5.0, 6.0], [5.0, 6.0, 8.0, 8.0], [0.0, 2.0, 5.0, 6.0]
+    shifted = [1.5, 2.0, 5.5, 6.0]  # half a column less, and half a column beside it
+    found = misfits(torch.tensor([[same, beside], [wider, shifted]]), saliency)
+    expected = [[0.0, 1.0], [1 - 16 / 20, 1 - 14 / 18]]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_of_regions_of_one_size_the_salient_one_has_the_least_misfit():
+    yy, xx = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+    saliency = torch.exp(-((yy - 3) ** 2 + (xx - 5) ** 2) / 4)
+    anchors = torch.cartesian_prod(torch.arange(8), torch.arange(8))
+    found = misfits(cell_boxes(anchors, torch.tensor([[2.0, 2.0]]), 8)[:, 0], saliency)
+    assert anchors[found.argmin()].tolist() == [3, 5]

@@ -187,9 +187,11 @@ def test_the_winner_has_the_best_score():
 
 def test_losses_are_weighed():
     weights = {"search__loss__alpha": 0.5, "search__loss__beta": 2.0, "search__loss__gamma": 3.0}
+    weights["search__loss__delta"] = 0.7
     for candidate in whole(changed(**weights)).edit.candidates:
         score = candidate.score
         expected = 0.5 * score.clip + 2 * score.directional + 3 * score.structure
+        expected += 0.7 * score.misfit
         assert score.loss == pytest.approx(expected)
 
 

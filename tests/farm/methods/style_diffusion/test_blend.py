@@ -1,6 +1,14 @@
 import torch
 
-from farm.methods.style_diffusion.blend import blend, blend_active, region, shield, widen
+from farm.methods.style_diffusion.blend import (
+    blend,
+    blend_active,
+    changed,
+    holds,
+    region,
+    shield,
+    widen,
+)
 
 
 def test_a_single_bright_place_becomes_its_neighbourhood():
@@ -61,7 +69,7 @@ def test_a_word_that_stays_elsewhere_shields_where_it_outweighs_the_change():
     stays = torch.tensor([[[[0.0, 0.0, 0.0], [2.1, 1.9, 0.0], [4.0, 1.0, 4.0]]]])
     # relative to its 4: .525 is above the change's .5, .475 is not, .25 is under the threshold
     expected = torch.tensor([[[0, 0, 0], [1, 0, 0], [1, 0, 1]]]).bool()
-    assert torch.equal(shield(CHANGE, stays, 0.3), expected)
+    assert torch.equal(shield(CHANGE, stays, 0.3), expected[None])
     mask = region(CHANGE, 0.3, 3, expected)
     assert torch.equal(mask, torch.tensor([[1, 1, 1], [0, 1, 1], [0, 0, 0]]).bool())
 
@@ -73,3 +81,41 @@ def test_a_word_of_the_same_object_shields_nothing():
 
 def test_a_row_without_any_attention_shields_nothing():
     assert not shield(torch.zeros(2, 2, 2), torch.zeros(1, 2, 2, 2), 0.0).any()
+
+
+def test_a_region_grows_on_all_sides_but_not_over_what_is_held():
+    scores = torch.zeros(1, 5, 5)
+    scores[0, 2, 2] = 1.0
+    held = torch.zeros(1, 5, 5, dtype=torch.bool)
+    held[0, 1, :] = True
+    expected = torch.zeros(5, 5, dtype=torch.bool)
+    expected[2:4, 1:4] = True
+    assert torch.equal(region(scores, 0.3, 5, grow=1, held=held), expected)
+
+
+def test_what_covers_half_of_the_picture_does_not_grow():
+    scores = torch.zeros(1, 4, 4)
+    scores[0, :, :2] = 1.0
+    assert torch.equal(region(scores, 0.3, 4, grow=1), scores[0] > 0)
+    scores[0, 0, 0] = 0.0  # seven of sixteen
+    assert region(scores, 0.3, 4, grow=1).sum() == 12
+
+
+def test_a_word_holds_its_place_if_it_is_looked_at_in_less_than_half():
+    thing, ground = torch.zeros(1, 4, 4), torch.ones(1, 4, 4)
+    thing[0, 0] = 3.0
+    ground[0, 0] = 0.2
+    assert holds(torch.stack([thing, ground]), 0.3).flatten().tolist() == [True, False]
+    assert holds(ground[None] * 0, 0.3).all()  # looked at nowhere: there is nothing to hold
+
+
+def test_changed_is_the_mean_difference_of_the_channel_that_differs_most():
+    image = torch.zeros(3, 5, 5)
+    other = image.clone()
+    other[1, 0, 0] = 0.9
+    # three pixels wide: a corner has four neighbours, an edge six, the inside nine
+    assert changed(image, other, 0.16, 4).nonzero().tolist() == [[0, 0]]
+    assert changed(image, other, 0.14, 4).nonzero().tolist() == [[0, 0], [0, 1], [1, 0]]
+    assert changed(image, other, 0.09, 4).sum() == 4
+    assert changed(image, other, 0.5, 1).nonzero().tolist() == [[0, 0]]  # each pixel alone
+    assert not changed(image, image, 0.0, 4).any()

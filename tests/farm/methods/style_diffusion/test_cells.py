@@ -2,7 +2,7 @@ import pytest
 
 from farm.errors import InvalidPromptError, UnknownWordError
 from farm.methods.style_diffusion.cells import configure, plan_cells
-from farm.methods.style_diffusion.config import tiny
+from farm.methods.style_diffusion.config import scenes, tiny
 from farm.requests import parse_request
 from tests.farm.methods.style_diffusion.prompts import PieceTokenizer
 
@@ -41,6 +41,18 @@ def test_a_request_without_lists_is_one_edit():
     (cell,) = planned(target_word="blue")
     assert cell.depends["target_word"] == "blue"
     assert cell.depends["config"] == tiny().editing.model_dump(mode="json")
+
+
+def test_each_target_has_the_editing_that_fits_its_words():
+    further = [{"target_prompt": "a red dog"}]
+    asked = request(parameters={"tau_v": 0.3, "further_targets": further})
+    assert scenes().nouns is not None
+    own, other = plan_cells(PieceTokenizer(), asked, scenes())
+    assert own.config == scenes().editing.model_copy(update={"tau_v": 0.3})
+    assert other.config == scenes().nouns.model_copy(update={"tau_v": 0.3})
+    assert configure(asked, scenes()).editing == own.config
+    asked = request(parameters={"restructure": False, "further_targets": further})
+    assert {c.config for c in plan_cells(PieceTokenizer(), asked, scenes())} == {scenes().editing}
 
 
 def test_what_is_said_of_words_is_not_handed_on_to_further_targets():

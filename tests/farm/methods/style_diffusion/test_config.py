@@ -26,7 +26,9 @@ GIVEN = {
     "local_blend": None,
     "blend_threshold": 0.15,
     "blend_pool": 5,
+    "blend_grow": 3,
     "blend_start": 0.16,
+    "paste_threshold": 0.19,
     "paste_back": None,  # switches are turned round, whichever way they are
     "source_words": ("dog",),
     "target_words": ("cat",),
@@ -42,7 +44,7 @@ READ_AS = {
     "equalizer": (("dog", 2.0), ("big", 0.5)),
     "cross_windows": (("dog", 0.25), ("big", (0.5, 0.75))),
 }
-TARGETS = "further_targets"  # see test_cells
+CHOOSING = {"further_targets", "restructure"}  # see test_cells
 
 
 def values(config):
@@ -50,7 +52,7 @@ def values(config):
 
 
 def test_every_parameter_of_a_request_is_listed_here():
-    assert {*GIVEN, TARGETS} == set(StyleDiffusionParameters.model_fields)
+    assert {*GIVEN, *CHOOSING} == set(StyleDiffusionParameters.model_fields)
 
 
 @pytest.mark.parametrize("base", [paper(), scenes(), tiny()], ids=["paper", "scenes", "tiny"])
@@ -63,6 +65,23 @@ def test_a_parameter_reaches_its_field_and_no_other(name, base):
     assert before[name] != expected
     assert values(base.with_parameters(parameters)) == before | {name: expected}
     assert base.grid(parameters) == [base.with_parameters(parameters).editing]
+
+
+def test_a_parameter_counts_where_nouns_change_too():
+    asked = scenes().with_parameters(StyleDiffusionParameters(tau_s=0.25))
+    chosen = asked.for_prompts("a ring", "a cross")
+    assert chosen.editing.tau_s == 0.25
+    assert chosen.editing.blend_grow == scenes().for_prompts("a ring", "a cross").editing.blend_grow
+
+
+def test_prompts_choose_the_editing():
+    config = scenes()
+    assert config.nouns is not None
+    assert config.for_prompts("a red ring", "a blue ring").editing == config.editing
+    assert config.for_prompts("a red ring", "a red cross").editing == config.nouns
+    assert config.for_prompts("a red ring", "a red cross", False).editing == config.editing
+    assert config.for_prompts("a red ring", "a blue ring", True).editing == config.nouns
+    assert paper().for_prompts("a red ring", "a red cross").editing == paper().editing
 
 
 def test_what_a_request_leaves_out_stays():

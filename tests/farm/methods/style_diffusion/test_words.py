@@ -7,6 +7,7 @@ from farm.backbones.tokenizer import PromptTokenizer, PromptTokens
 from farm.errors import InvalidPromptError, UnknownWordError
 from farm.methods.style_diffusion.words import (
     changed_words,
+    changes_noun,
     find_words,
     kept_content,
     word_positions,
@@ -66,6 +67,26 @@ def test_pieces_that_cross_words_are_refused():
     tokens = PromptTokens("ab cd", (0, 2, 3, 1), ("abc", "d"))
     with pytest.raises(InvalidPromptError, match="'ab'"):
         word_positions(tokens)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        ("a red ring on the sand", "a blue ring on the sand", False),
+        ("a red ring on the sand", "a red cross on the sand", True),
+        ("a red ring in the snow", "a red ring on the sand", True),
+        ("a dotted red ring", "a striped red ring", False),
+        ("a plain, red ring", "a wild, red ring", True),  # what a comma ends is taken for a thing
+        ("a cat", "a cat with a hat", True),
+        ("a cat with a hat", "a cat", True),
+        ("a cat", "a big cat", False),
+        ("a ring in the night", "a ring of the night", False),  # function words show nothing
+        ("Cat.", "Dog.", True),
+        ("a cat", "a cat", False),
+    ],
+)
+def test_nouns_end_their_phrases(source, target, expected):
+    assert changes_noun(source, target) is expected
 
 
 def test_words_that_stay_are_paired_across_prompts_of_different_length():

@@ -1,0 +1,95 @@
+"""How a caller finds the backbones of a model set. No torch here."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from actors.calls import Ref, result_of
+from actors.fleet import HostedModel
+from actors.fleet_actor import RoutedReplica
+from actors.replicas import Replica
+from farm.errors import UnavailableError
+
+_REFRESH = 1.0  # seconds between two looks at which backbones there are and how full they are
+
+
+@dataclass(frozen=True)
+class ModelRoute:
+    """A model set on a fleet; it pickles, so trainers get it.
+
+    Attributes:
+        fleet: handle of the `FleetActor`.
+        model: what is to be asked; a fleet that has lost it is told again.
+        patience: seconds to wait for a backbone to be ready.
+    """
+
+    fleet: Any
+    model: HostedModel
+    patience: float = 300.0
+
+    def wait(self, at_least: int = 1) -> list[RoutedReplica]:
+        """The backbones that are ready.
+
+        Raises:
+            FarmError: as the networks failed to load; UnavailableError when too few are ready in
+                time.
+        """
+        while True:
+            found = result_of(self.fleet.route.remote(self.model.name, self.patience, at_least))
+            if found is not None:
+                return found
+            result_of(self.fleet.host.remote(self.model))
+
+
+class FleetReplicas:
+    """The backbones of a route as one caller knows them; see `actors.replicas.Replicas`.
+
+    Args:
+        route: to the model set.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, route: ModelRoute, clock: Callable[[], float] = time.monotonic) -> None:
+        self._route, self._clock = route, clock
+        self._known: dict[int, Replica] = {}
+        self._news: Ref[list[RoutedReplica] | None] | None = None
+        self._next_look = clock()
+
+    def current(self) -> Sequence[Replica]:
+        """Those that are ready, after a wait for the first of them."""
+        self._look()
+        if not self._known:
+            self._note(self._route.wait())
+        return list(self._known.values())
+
+    def lost(self, replica: Replica) -> bool:
+        """The fleet puts another in its place; it is waited for when it is needed."""
+        self._known = {n: known for n, known in self._known.items() if known is not replica}
+        return True
+
+    def _look(self) -> None:
+        """Take news that came in; ask for new ones now and then, and wait for none."""
+        if self._news is not None:
+            ready, _ = ray.wait([self._news], timeout=0)
+            if not ready:
+                return
+            news, self._news = self._news, None
+            try:
+                self._note(result_of(news) or [])
+            except UnavailableError:
+                return  # the fleet starts anew: what is known will do meanwhile
+        if self._clock() >= self._next_look:
+            self._next_look = self._clock() + _REFRESH
+            self._news = self._route.fleet.route.remote(self._route.model.name)
+
+    def _note(self, routed: Sequence[RoutedReplica]) -> None:
+        known: dict[int, Replica] = {}
+        for one in sorted(routed, key=lambda one: one.number):
+            replica = self._known.get(one.number) or Replica(one.handle)
+            # what this caller has there itself is counted apart
+            replica.depth = max(0, one.depth - replica.outstanding)
+            known[one.number] = replica
+        self._known = known

@@ -1,0 +1,1 @@
+"""From the tables to the files that clouds, Kubernetes and monitoring read."""

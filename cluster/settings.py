@@ -1,0 +1,76 @@
+"""What a deployment sets: images, places, store, and the ports of the farm."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+GCS_PORT = 6379
+CLIENT_PORT = 10001
+DASHBOARD_PORT = 8265
+METRICS_PORT = 8080
+SERVE_PORT = 8000
+OBJECT_MANAGER_PORT = 8076
+NODE_MANAGER_PORT = 8077
+AGENT_PORT = 8078
+RUNTIME_ENV_AGENT_PORT = 8079
+DASHBOARD_AGENT_PORT = 8266
+WORKER_PORTS = (11000, 11999)
+"""First and last port of worker processes; fixed, so that a firewall can name them."""
+
+USER_ID = 1000
+HOME = "/home/ray"
+MODEL_CACHE = "/models"
+SETTLE_SECONDS = 90
+"""From the notice of a machine's end to its end: for checkpoints. AWS gives 120 s, GCP 30 s."""
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Settings(BaseModel):
+    """All that differs from one deployment to the next.
+
+    The defaults name nobody's registry, bucket or project; the committed files hold them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Text = "editfarm"
+    namespace: Text = "editfarm"
+    image_cpu: Text = "registry.example.com/editfarm:0.1.0-cpu"
+    image_cuda: Text = "registry.example.com/editfarm:0.1.0-cuda"
+    """Name them by digest (`…@sha256:…`) in production: a tag may move."""
+    ray_version: Text = "2.60.0"
+    python_version: Text = "3.11"
+    store: Text = "s3://editfarm-example/farm"
+    model_set: Text = "scenes"
+    """A name, or a folder under the model cache."""
+    model_source: Text = "scenes"
+    """Where the model cache is filled from: a folder or s3:// prefix with a `model_set.json`."""
+    aws_region: Text = "us-east-1"
+    aws_zones: Text = "us-east-1a,us-east-1b"
+    gcp_project: Text = "editfarm-example"
+    gcp_region: Text = "us-central1"
+    gcp_zone: Text = "us-central1-a"
+    head_ip: Text = "192.0.2.10"
+    worker_ips: tuple[str, ...] = ("192.0.2.11", "192.0.2.12")
+    """On-premise machines; the defaults are addresses for documentation."""
+    ssh_user: Text = "ubuntu"
+
+
+SETTINGS = Settings()
+
+
+def environment() -> dict[str, str]:
+    """Variables of every process of the farm, wherever it runs. No secret is among them."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "EDITFARM_LOG": "json",
+        # trainer tasks are named after edits: a name must not become a label
+        "RAY_metric_cardinality_level": "low",
+    }
+
+
+def head_environment() -> dict[str, str]:
+    """Further variables of the head."""
+    return {"RAY_enable_autoscaler_v2": "1"}

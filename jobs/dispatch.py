@@ -1,0 +1,406 @@
+"""Which edit starts when, what is tried again, what is stopped: the loop of a job, without Ray.
+
+It draws edits as room becomes free, follows the policy of `farm.runner.failures`, ends edits that
+hang, waits while the machine is ill, and stops as a whole when somebody or the budget says so.
+Several edits that need the same inversion are not started beside each other until it is there: the
+others' places go to edits of other images.
+"""
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias
+
+from farm.errors import EditHungError, FarmError
+from farm.results import EditResult
+from farm.runner import PreparedEdit
+from farm.runner.failures import POLICY, FailureKind, Tries, classify
+
+Message: TypeAlias = Mapping[str, Any]
+Messages: TypeAlias = Mapping[str, Message]
+"""By name of a running edit: `stage`, `step`, `total` and more of its latest step."""
+Watch: TypeAlias = Callable[[Messages], None]
+Outcome: TypeAlias = EditResult | FarmError
+
+_TICK = 0.5  # seconds
+_WAITING_PER_PLACE = 4  # edits drawn ahead, to find some that need no inversion now being made
+_KNOWN_STAGES = 100_000
+_STOP_PATIENCE = 15.0  # seconds between the wish to stop and the end of the process
+_LONGEST_PROBE_PAUSE = 30.0
+_SLOW_START = 3  # times as long as between two steps: a process must start and find a place
+_GROWS_AFTER = 16  # edits that went well, for one more beside after memory was short
+
+
+class Flight(Protocol):
+    """Where edits run; `actors.flight.Flight` is one."""
+
+    @property
+    def places(self) -> int | None:
+        """How many edits can run at once; any number if None."""
+        ...
+
+    def listen(self, watch: Watch) -> None:
+        """Tell this of steps while `finished` does not return, if it computes meanwhile."""
+        ...
+
+    def start(self, name: str, request: PreparedEdit) -> None:
+        """Start an edit."""
+        ...
+
+    def finished(self, timeout: float) -> list[tuple[str, Outcome]]:
+        """Edits that have ended; waits until one has, or so many seconds."""
+        ...
+
+    def messages(self) -> Messages:
+        """The latest step of each running edit."""
+        ...
+
+    def stop(self, name: str, *, force: bool) -> None:
+        """End an edit, between two steps or at once."""
+        ...
+
+    def is_healthy(self) -> bool:
+        """Whether what all edits need is there."""
+        ...
+
+    def restart_backbones(self) -> None:
+        """End and start anew what may hang."""
+        ...
+
+    def load(self) -> Mapping[str, float]:
+        """`busy_seconds`, `items` and `batches` of the backbones so far."""
+        ...
+
+    def close(self) -> None:
+        """Stop everything."""
+        ...
+
+
+class Wish(StrEnum):
+    """What somebody wants of a running job."""
+
+    run = "run"
+    pause = "pause"
+    cancel = "cancel"
+
+
+class Stopped(StrEnum):
+    """Why a job ended with edits left."""
+
+    cancelled = "cancelled"
+    budget = "budget"
+    infrastructure = "infrastructure"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How a job is run.
+
+    Attributes:
+        in_flight: edits that run at once.
+        hang_seconds: without progress, after which an edit is taken for hung.
+        patience: seconds to wait for a machine that does not answer before the job stops.
+        accelerator_seconds: that the whole job may cost; no limit if None.
+    """
+
+    in_flight: int = 8
+    hang_seconds: float = 600.0
+    patience: float = 1800.0
+    accelerator_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An edit with its last outcome.
+
+    Attributes:
+        name: of the edit.
+        outcome: its result or its error.
+        seconds: wall time from its first start, pauses between tries included.
+        tries: how often it was started.
+    """
+
+    name: str
+    outcome: Outcome
+    seconds: float
+    tries: int
+
+
+@dataclass
+class _Edit:
+    """One edit from its first start to its outcome."""
+
+    prepared: PreparedEdit
+    tries: Tries = field(default_factory=lambda: Tries({}))
+    not_before: float = 0.0
+    started: float | None = None
+    seen: Message | None = None
+    seen_at: float = 0.0
+    hung: bool = False
+    stopping_since: float | None = None
+    forced: bool = False
+
+    @property
+    def spent(self) -> float:
+        """Accelerator seconds so far, by its own account."""
+        detail = (self.seen or {}).get("detail") or {}
+        return float(detail.get("accelerator_seconds", 0.0))
+
+
+@dataclass
+class Dispatcher:
+    """Runs edits to their last outcome.
+
+    Attributes:
+        flight: where they run.
+        limits: see there.
+        watch: told about twice a second what runs.
+        wish: asked about twice a second what somebody wants.
+        is_store_well: asked while edits fail, whether the store answers.
+        note: told of everything out of the ordinary: kind of event, and figures of it.
+        clock: seconds, monotonic.
+        sleep: waits so many seconds.
+    """
+
+    flight: Flight
+    limits: Limits
+    watch: Watch = lambda _: None
+    wish: Callable[[], Wish] = lambda: Wish.run
+    is_store_well: Callable[[], bool] = lambda: True
+    note: Callable[[str, Mapping[str, Any]], None] = lambda _kind, _about: None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    stopped: Stopped | None = None
+    spent: float = 0.0
+    """Accelerator seconds of edits that have ended."""
+    _running: dict[str, _Edit] = field(default_factory=dict[str, _Edit])
+    _waiting: deque[tuple[str, _Edit]] = field(default_factory=deque[tuple[str, _Edit]])
+    _made: "OrderedDict[str, None]" = field(default_factory=OrderedDict[str, None])
+    _room: int = 0
+    _good: int = 0
+    _ill_since: float | None = None
+    _next_probe: float = 0.0
+    _probe_pause: float = 1.0
+    _wished: Wish = Wish.run
+
+    def run(self, edits: Iterable[tuple[str, PreparedEdit]]) -> Iterator[Ended]:
+        """Outcomes as they come; afterwards `stopped` says whether edits were left, and why.
+
+        Args:
+            edits: by names that are unique; drawn only as room becomes free.
+        """
+        source, exhausted = iter(edits), False
+        self._room = min(self.limits.in_flight, self.flight.places or self.limits.in_flight)
+        self.flight.listen(self.watch)
+        try:
+            while True:
+                if self.stopped is None:
+                    exhausted = exhausted or self._draw(source)
+                    self._start()
+                if not self._running and (self.stopped or (exhausted and not self._waiting)):
+                    return
+                ended = self.flight.finished(_TICK)
+                if not self._running:
+                    self.sleep(_TICK)  # paused, or waiting for the machine or for a retry
+                for name, outcome in ended:
+                    edit = self._running.pop(name)
+                    last = self._settle(name, edit, outcome)
+                    if last is not None:
+                        seconds = self.clock() - (edit.started or 0.0)
+                        tries = edit.tries.total + isinstance(last, EditResult)
+                        yield Ended(name, last, seconds, tries)
+                self._look()
+        finally:
+            self.flight.close()
+
+    def _draw(self, source: Iterator[tuple[str, PreparedEdit]]) -> bool:
+        """Fill the waiting room; whether the source is exhausted."""
+        if self._wished is not Wish.run or self._ill_since is not None:
+            return False
+        while self._wants_more():
+            try:
+                name, prepared = next(source)
+            except StopIteration:
+                return True
+            self._waiting.append((name, _Edit(prepared)))
+        return False
+
+    def _wants_more(self) -> bool:
+        """Whether none of those that wait can start and there is room for one."""
+        free = self._room - len(self._running)
+        ready = [edit.prepared for _, edit in self._waiting if self._can_start(edit)]
+        alone = {_first_stage(prepared) for prepared in ready} - self._made.keys()
+        startable = len(alone) + sum(_first_stage(prepared) in self._made for prepared in ready)
+        return startable < free and len(self._waiting) < _WAITING_PER_PLACE * self._room
+
+    def _can_start(self, edit: _Edit) -> bool:
+        return edit.not_before <= self.clock() and not self._is_being_made(edit.prepared)
+
+    def _is_being_made(self, prepared: PreparedEdit) -> bool:
+        """Whether a running edit makes a stage that this one needs too."""
+        first = _first_stage(prepared)
+        if first in self._made:
+            return False
+        return any(first == _first_stage(edit.prepared) for edit in self._running.values())
+
+    def _start(self) -> None:
+        if self._wished is not Wish.run or self._ill_since is not None:
+            return
+        kept: list[tuple[str, _Edit]] = []
+        while self._waiting and len(self._running) < self._room:
+            name, edit = self._waiting.popleft()
+            if not self._can_start(edit):
+                kept.append((name, edit))
+                continue
+            edit.seen_at = self.clock()
+            edit.started = edit.seen_at if edit.started is None else edit.started
+            edit.seen, edit.stopping_since, edit.hung, edit.forced = None, None, False, False
+            self._running[name] = edit
+            self.flight.start(name, edit.prepared)
+            self.note("started", {"edit": name, "try": edit.tries.total + 1})
+        self._waiting.extendleft(reversed(kept))
+
+    def _settle(self, name: str, edit: _Edit, outcome: Outcome) -> Outcome | None:
+        """The edit's last outcome, or None when it is tried again or left."""
+        if isinstance(outcome, EditResult):
+            self._went_well(edit, outcome)
+            return outcome
+        self.spent += edit.spent
+        if self.stopped is not None:
+            return None
+        if edit.hung:
+            outcome = EditHungError(
+                f"no progress for {self.limits.hang_seconds:g} s during {_where(edit)}: stopped; "
+                "see the trainer's log, or allow more with --hang-seconds"
+            )
+        kind = classify(outcome)
+        if kind is FailureKind.transient and not self._is_well():
+            self._fall_ill(name, outcome)
+            self._waiting.appendleft((name, edit))
+            return None
+        pause = edit.tries.next_pause(kind)
+        if pause is None:
+            return _after(outcome, edit.tries)
+        if POLICY[kind].fewer_beside:
+            self._room, self._good = max(1, self._room // 2), 0
+        edit.not_before = self.clock() + pause
+        self._waiting.appendleft((name, edit))
+        about = {"edit": name, "kind": kind.value, "error": outcome.message, "pause": pause}
+        self.note("retried", about | {"room": self._room})
+        return None
+
+    def _went_well(self, edit: _Edit, result: EditResult) -> None:
+        self.spent += 0.0 if result.reused else result.provenance.accelerator_seconds
+        for digest in edit.prepared.stages.values():
+            self._made[digest] = None
+        while len(self._made) > _KNOWN_STAGES:
+            self._made.popitem(last=False)
+        self._good += 1
+        if self._good % _GROWS_AFTER == 0:
+            most = min(self.limits.in_flight, self.flight.places or self.limits.in_flight)
+            self._room = min(self._room + 1, most)
+
+    def _look(self) -> None:
+        """Once a tick: tell, listen, and end what must end."""
+        messages = self.flight.messages()
+        for name, edit in self._running.items():
+            message = messages.get(name)
+            if message is not None and message != edit.seen:
+                edit.seen, edit.seen_at = message, self.clock()
+        self.watch(messages)
+        self._end_hung()
+        self._heed_wish()
+        self._heed_budget()
+        self._recover()
+
+    def _heed_wish(self) -> None:
+        wish = self.wish()
+        if wish is not self._wished:
+            self._wished = wish
+            self.note("wish", {"wish": wish.value})
+        if wish is Wish.cancel:
+            self._stop(Stopped.cancelled)
+
+    def _heed_budget(self) -> None:
+        most = self.limits.accelerator_seconds
+        if most is None:
+            return
+        spent = self.spent + sum(edit.spent for edit in self._running.values())
+        if spent >= most:
+            self._stop(Stopped.budget)
+
+    def _stop(self, reason: Stopped) -> None:
+        """Let nothing more start, and end what runs: checkpoints stay, the next run goes on."""
+        if self.stopped is None:
+            self.stopped = reason
+            self._waiting.clear()
+            self.note("stopping", {"reason": reason.value})
+        for name, edit in self._running.items():
+            self._end(name, edit)
+
+    def _end(self, name: str, edit: _Edit) -> None:
+        """Ask an edit to stop, and end its process if it does not."""
+        now = self.clock()
+        if edit.stopping_since is None:
+            edit.stopping_since = now
+            self.flight.stop(name, force=False)
+        elif now - edit.stopping_since > _STOP_PATIENCE and not edit.forced:
+            edit.forced = True
+            self.flight.stop(name, force=True)
+
+    def _end_hung(self) -> None:
+        silent, newly = 0, False
+        for name, edit in self._running.items():
+            limit = self.limits.hang_seconds * (1 if edit.seen else _SLOW_START)
+            if self.clock() - edit.seen_at > limit:
+                silent += 1
+                if not edit.hung:
+                    edit.hung = newly = True
+                    self.note("hung", {"edit": name, "during": _where(edit)})
+                self._end(name, edit)
+        if newly and silent == len(self._running):  # then it is hardly the edits
+            self.note("restarted backbones", {"silent": silent})
+            self.flight.restart_backbones()
+
+    def _is_well(self) -> bool:
+        return self.is_store_well() and self.flight.is_healthy()
+
+    def _fall_ill(self, name: str, error: FarmError) -> None:
+        if self._ill_since is None:
+            self._ill_since = self.clock()
+            self._probe_pause = 1.0
+            self._next_probe = self.clock() + self._probe_pause
+            self.note("waiting", {"edit": name, "error": error.message})
+
+    def _recover(self) -> None:
+        """Ask an ill machine again, ever more seldom; give up when patience ends."""
+        if self._ill_since is None or self.clock() < self._next_probe:
+            return
+        if self._is_well():
+            self.note("recovered", {"seconds": self.clock() - self._ill_since})
+            self._ill_since = None
+        elif self.clock() - self._ill_since > self.limits.patience:
+            self._stop(Stopped.infrastructure)
+        else:
+            self._probe_pause = min(2 * self._probe_pause, _LONGEST_PROBE_PAUSE)
+            self._next_probe = self.clock() + self._probe_pause
+
+
+def _first_stage(prepared: PreparedEdit) -> str:
+    """Digest of what an edit needs first; of an edit without stages, its own id."""
+    return next(iter(prepared.stages.values()), prepared.edit_id)
+
+
+def _where(edit: _Edit) -> str:
+    if edit.seen is None:
+        return "its start"
+    return f"{edit.seen['stage']}, step {edit.seen['step']} of {edit.seen['total']}"
+
+
+def _after(error: FarmError, tries: Tries) -> FarmError:
+    """The same error, saying how often it was tried."""
+    if tries.total <= 1:
+        return error
+    return type(error)(f"{error.message} (the last of {tries.total} tries)")

@@ -1,0 +1,142 @@
+"""Every figure of a finished trial; who does what of the measuring."""
+
+import math
+from collections.abc import Hashable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from torch import Tensor
+
+from farm.errors import FarmError
+from farm.images import decode_image
+from farm.metrics.psnr import psnr
+from farm.results import EditResult
+from farm.runner import load_output
+from farm.storage.store import Store
+from farm.zoo.evaluation import EditScore
+from farm.zoo.judge import Judge
+from farm.zoo.scoring import fidelity, is_success, judge_edit, score_region
+from jobs.batch import EditRunner
+from jobs.evaluation.cases import Trial
+from jobs.evaluation.edit_infinity import EditInfinityMeasures
+from jobs.evaluation.learnable_regions import LearnableRegionsMeasures
+from jobs.evaluation.measures import Bounds, Measures, measures_of
+from jobs.evaluation.style_diffusion import StyleDiffusionMeasures
+
+MEASURES: Mapping[str, Measures] = {
+    "style_diffusion": StyleDiffusionMeasures(),
+    "learnable_regions": LearnableRegionsMeasures(),
+    "edit_infinity": EditInfinityMeasures(),
+}
+Outcomes = Mapping[str, EditResult | FarmError]
+"""By name of a trial."""
+
+
+def all_bounds(
+    runner: EditRunner,
+    store: Store,
+    tenant: str,
+    trials: Iterable[Trial],
+    outcomes: Outcomes,
+    *,
+    threads: int,
+) -> dict[str, Bounds]:
+    """By trial, for those that were edited; equal ones are measured once.
+
+    Several at once share the backbone's batches.
+    """
+    edited = [trial for trial in trials if isinstance(outcomes[trial.name], EditResult)]
+    first: dict[Hashable, Trial] = {}
+    for trial in edited:
+        first.setdefault(_key(trial), trial)
+
+    def measure(trial: Trial) -> Bounds:
+        measures = measures_of(trial.arm.method, MEASURES)
+        source = trial.case.truth.source.images[0]
+        return measures.bounds(runner.executor(), store, tenant, trial.prepared, source)
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = dict(zip(first, pool.map(measure, first.values()), strict=True))
+    return {trial.name: found[_key(trial)] for trial in edited}
+
+
+def _key(trial: Trial) -> Hashable:
+    measures = measures_of(trial.arm.method, MEASURES)
+    return (trial.case.name, measures.same_bounds(trial.prepared))
+
+
+def score_trial(
+    trial: Trial,
+    outcome: EditResult | FarmError,
+    bounds: Bounds | None,
+    store: Store,
+    tenant: str,
+    judge: Judge,
+) -> EditScore:
+    """All figures of definitions.md, and the method's own; of a failed edit its error."""
+    edit, truth = trial.case.edit, trial.case.truth
+    about: dict[str, Any] = {
+        "id": trial.case.name,
+        "type": edit.type,
+        "held_out": edit.held_out,
+        "small": truth.region.mean().item() < 0.04,
+        "objects": int(edit.source.count[0]),
+        "source_prompt": edit.source_prompt,
+        "target_prompt": edit.target_prompt,
+    }
+    if isinstance(outcome, FarmError) or bounds is None:
+        return EditScore(**about, error=str(outcome))
+    edited = decode_image(load_output(store, outcome, "edited.png")).image
+    measures = measures_of(trial.arm.method, MEASURES)
+    found = measures.found(store, tenant, trial.prepared, outcome, truth)
+    judgement = judge_edit(judge, edited, edit, truth)
+    figures = fidelity(edited, bounds.autoencoded, truth)
+    region = score_region(truth, found.mask, found.map)
+    source = truth.source.images
+
+    def whole(picture: Tensor | None) -> float:
+        return math.nan if picture is None else psnr(picture[None], source).item()
+
+    return EditScore(
+        **about,
+        success=float(is_success(judgement, figures)),
+        asked=float(judgement.asked),
+        outside_psnr=figures.outside,
+        bound_psnr=figures.bound,
+        inside_psnr=figures.inside,
+        region_iou=region.iou,
+        pointing=region.pointing,
+        reconstruction_psnr=whole(found.reconstruction),
+        reconstruction_bound_psnr=whole(bounds.autoencoded),
+        more={**{name: whole(p) for name, p in bounds.others.items()}, **found.figures},
+        **_cost(outcome),
+    )
+
+
+def _cost(outcome: EditResult) -> dict[str, Any]:
+    """Time and work of an edit that made all of its stages; one that found some tells neither."""
+    provenance = outcome.provenance
+    if set(provenance.stages_made) != set(provenance.stages):
+        return {}
+    return {
+        "seconds": provenance.seconds,
+        "accelerator_seconds": provenance.accelerator_seconds,
+        "calls": provenance.work,
+    }
+
+
+def judge_figures(
+    judge: Judge, trials: Iterable[Trial], bounds: Mapping[str, Bounds]
+) -> dict[str, float]:
+    """How the judge itself does on this set: on sources left alone, and on true targets."""
+    rows = [(trial.case, bounds[trial.name]) for trial in trials if trial.name in bounds]
+
+    def success(number: int, picture: Tensor) -> bool:
+        case, bound = rows[number]
+        judgement = judge_edit(judge, picture, case.edit, case.truth)
+        return is_success(judgement, fidelity(picture, bound.autoencoded, case.truth))
+
+    unedited = [success(n, bound.autoencoded) for n, (_, bound) in enumerate(rows)]
+    true = [success(n, case.truth.target.images[0]) for n, (case, _) in enumerate(rows)]
+    number = max(1, len(rows))
+    return {"unedited_success": sum(unedited) / number, "true_success": sum(true) / number}

@@ -1,0 +1,143 @@
+"""Whether one more edit is taken: rates as token buckets, bounded queues, bytes kept.
+
+One process decides for all replicas of the HTTP side, so that limits hold however many there are.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from serve.limits import TenantLimits
+
+_RESERVED_SECONDS = 30.0
+"""How long a place is held for an edit whose record is being written."""
+_BUSY_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why not, and when to ask again; `retry_after` in seconds."""
+
+    code: str
+    detail: str
+    retry_after: float
+
+
+@dataclass
+class Bucket:
+    """Tokens that flow in steadily up to a minute's worth."""
+
+    per_minute: float
+    level: float
+    updated: float
+
+    def wait_for(self, amount: float, now: float) -> float:
+        """Seconds until that many tokens are there; 0 if they are."""
+        rate = self.per_minute / 60
+        self.level = min(self.per_minute, self.level + (now - self.updated) * rate)
+        self.updated = now
+        wanted = min(amount, self.per_minute)  # else it would never be let in
+        return max(0.0, (wanted - self.level) / rate)
+
+    def take(self, amount: float) -> None:
+        self.level -= min(amount, self.per_minute)
+
+
+@dataclass
+class _Account:
+    buckets: dict[str, Bucket] = field(default_factory=dict[str, Bucket])
+    reserved: dict[str, float] = field(default_factory=dict[str, float])
+    """Deadline by id."""
+    stored: int = 0
+
+
+class Admission:
+    """Decides, and remembers what it let in.
+
+    Args:
+        max_queue: edits that wait, of all tenants.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, max_queue: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_queue, self._clock = max_queue, clock
+        self._accounts: dict[str, _Account] = {}
+
+    def admit(
+        self,
+        tenant: str,
+        limits: TenantLimits,
+        name: str,
+        *,
+        pixels: int,
+        waiting: int,
+        waiting_of_tenant: int,
+    ) -> Refusal | None:
+        """Hold a place for an edit, or say why not.
+
+        Args:
+            tenant: whose.
+            limits: the tenant's.
+            name: the edit's id.
+            pixels: of its image.
+            waiting: edits of all tenants that are not finished.
+            waiting_of_tenant: those of this one.
+        """
+        now = self._clock()
+        account = self._accounts.setdefault(tenant, _Account())
+        self._expire(now)
+        held = sum(len(other.reserved) for other in self._accounts.values())
+        if waiting + held >= self._max_queue:
+            return Refusal("queue_full", "the farm's queue is full", _BUSY_SECONDS)
+        own = waiting_of_tenant + len(account.reserved)
+        if limits.max_queued is not None and own >= limits.max_queued:
+            detail = f"{own} of your edits are not finished, and {limits.max_queued} is the most"
+            return Refusal("too_many_edits", detail, _BUSY_SECONDS)
+        if limits.max_stored_bytes is not None and account.stored >= limits.max_stored_bytes:
+            detail = (
+                f"your edits take {account.stored:,} bytes of storage, and "
+                f"{limits.max_stored_bytes:,} is the most: delete some"
+            )
+            return Refusal("storage_full", detail, 60.0)
+        return self._charge(account, limits, name, pixels, now)
+
+    def release(self, tenant: str, name: str) -> None:
+        """The place is no longer held: its edit is in the queue, or will never come."""
+        self._accounts.setdefault(tenant, _Account()).reserved.pop(name, None)
+
+    def count_stored(self, tenant: str, total: int) -> None:
+        """A tenant's edits take so many bytes."""
+        self._accounts.setdefault(tenant, _Account()).stored = total
+
+    def stored(self, tenant: str, change: int) -> None:
+        """A tenant's edits take so many bytes more."""
+        account = self._accounts.setdefault(tenant, _Account())
+        account.stored = max(0, account.stored + change)
+
+    def _charge(
+        self, account: _Account, limits: TenantLimits, name: str, pixels: int, now: float
+    ) -> Refusal | None:
+        costs = {
+            "edits_per_minute": (limits.edits_per_minute, 1.0),
+            "pixels_per_minute": (limits.pixels_per_minute, float(pixels)),
+        }
+        charged: list[tuple[Bucket, float]] = []
+        for kind, (limit, cost) in costs.items():
+            if limit is None:
+                continue
+            bucket = account.buckets.setdefault(kind, Bucket(limit, limit, now))
+            bucket.per_minute = limit  # the operator may have changed it
+            wait = bucket.wait_for(cost, now)
+            if wait > 0:
+                detail = f"more than {limit:,} {kind.replace('_', ' ')}"
+                return Refusal("rate_limited", detail, wait)
+            charged.append((bucket, cost))
+        for bucket, cost in charged:
+            bucket.take(cost)
+        account.reserved[name] = now + _RESERVED_SECONDS
+        return None
+
+    def _expire(self, now: float) -> None:
+        for account in self._accounts.values():
+            for name in [n for n, deadline in account.reserved.items() if deadline < now]:
+                del account.reserved[name]

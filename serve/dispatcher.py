@@ -1,0 +1,290 @@
+"""The one process that starts accepted edits and writes down how they ended.
+
+It holds nothing that matters: killed at any moment, its successor reads the pending markers and
+goes on. Should two live at once for a moment, edits are run twice and committed once.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from farm.errors import (
+    FarmError,
+    UnavailableError,
+)
+from serve.admission import Admission, Refusal
+from serve.attempts import Attempts, board_name, is_to_be_told
+from serve.doors import EditFarm, Snapshot
+from serve.eta import Pace
+from serve.intake import Intake
+from serve.job_runner import JobRunner
+from serve.ledger import Ledger
+from serve.limits import TenantLimits
+from serve.queueing import FairQueue, Waiting
+from serve.records import EditRecord, Priority, created_at
+from serve.webhooks import Courier
+
+_log = logging.getLogger("editfarm.serve")
+_T = TypeVar("_T")
+
+_RESCAN_SECONDS = 10.0
+_SNAPSHOT_SECONDS = 0.2
+_ORPHAN_SECONDS = 120.0
+"""Age from which a marker without a record is left over from a dead replica."""
+_LONGEST_PAUSE = 30.0
+
+LimitsOf = Callable[[str], TenantLimits]
+
+
+@dataclass(frozen=True)
+class DispatchOptions:
+    """See `serve.settings.Settings`; `first_pause` in seconds after a failure of the machine."""
+
+    max_in_flight: int = 8
+    max_queue: int = 10_000
+    max_seconds: float = 3600.0
+    first_pause: float = 1.0
+
+
+class Dispatcher:
+    """Starts edits, bounded in flight; implements `serve.doors.DispatcherDoor`.
+
+    Args:
+        ledger: of records.
+        farm: that runs them.
+        limits_of: a tenant's.
+        courier: delivers webhooks.
+        intake: from a record and its image to what the farm runs; checks the lines of jobs.
+        options: how many at once, and for how long.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        farm: EditFarm,
+        limits_of: LimitsOf,
+        courier: Courier,
+        intake: Intake,
+        options: DispatchOptions,
+    ) -> None:
+        self._ledger, self._farm, self._intake = ledger, farm, intake
+        self._limits_of, self._courier, self._options = limits_of, courier, options
+        self._queue = FairQueue()
+        self._admission = Admission(options.max_queue)
+        self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._threads = ThreadPoolExecutor(8, thread_name_prefix="dispatcher")
+        self._stopping: set[tuple[str, str]] = set()
+        self._telling: set[tuple[str, str]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._pace = Pace()
+        self._snapshot: tuple[float, Snapshot] = (-1.0, Snapshot())
+        self._counted: set[str] = set()
+        self._ends: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
+        self._attempts = Attempts(
+            ledger, farm, intake, self._threads, self._stopping, options.max_seconds
+        )
+        self._jobs = JobRunner(ledger, intake, self._run_line, self._threads)
+
+    async def start(self) -> None:
+        """Take up what was accepted and not finished, and go on looking for it."""
+        self._farm.start()
+        self._spawn(self._rescan_for_ever())
+
+    async def close(self) -> None:
+        """End all tasks; edits that run are left to the next dispatcher."""
+        await self._jobs.close()
+        tasks = [*self._background, *self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._farm.close()
+        self._threads.shutdown(wait=True)
+
+    async def admit(self, tenant: str, name: str, pixels: int) -> Refusal | None:
+        limits = self._limits_of(tenant)
+        if limits.max_stored_bytes is not None and tenant not in self._counted:
+            await self._count_stored(tenant)
+        return self._admission.admit(
+            tenant,
+            limits,
+            name,
+            pixels=pixels,
+            waiting=len(self._queue) + len(self._running),
+            waiting_of_tenant=self._queue.count(tenant) + self._num_running(tenant),
+        )
+
+    async def accept(self, tenant: str, name: str, priority: Priority, stored_bytes: int) -> None:
+        self._admission.release(tenant, name)
+        self._admission.stored(tenant, stored_bytes)
+        self._enqueue(Waiting(tenant, name, priority))
+
+    async def release(self, tenant: str, name: str) -> None:
+        self._admission.release(tenant, name)
+
+    async def cancel(self, tenant: str, name: str) -> None:
+        """See `DispatcherDoor`; what waits is ended at once, what runs between two of its steps."""
+        if name.startswith("j"):
+            for line in self._jobs.stop(tenant, name):
+                await self._stop_line(tenant, line)
+            return
+        if (tenant, name) in self._running:
+            self._stopping.add((tenant, name))
+            await self._farm.stop(board_name(tenant, name))
+        elif self._queue.remove(tenant, name):
+            self._start(Waiting(tenant, name, "interactive"))  # sees the wish, and ends it
+
+    async def open_job(self, tenant: str, name: str) -> None:
+        self._jobs.start(tenant, name)
+
+    async def snapshot(self) -> Snapshot:
+        now = time.monotonic()
+        if now - self._snapshot[0] > _SNAPSHOT_SECONDS:
+            messages = await self._farm.progress() if self._running else {}
+            self._snapshot = now, self._look(messages, now)
+        return self._snapshot[1]
+
+    async def ready(self) -> bool:
+        return await self._farm.ready()
+
+    async def forget(self, tenant: str, names: Sequence[str], stored_bytes: int) -> None:
+        for name in names:
+            self._queue.remove(tenant, name)
+        self._admission.stored(tenant, -stored_bytes)
+
+    def _look(self, messages: Mapping[str, Mapping[str, Any]], now: float) -> Snapshot:
+        steps = {
+            key: self._pace.step(board_name(*key), messages.get(board_name(*key)), now)
+            for key in self._running
+        }
+        self._pace.keep({board_name(*key) for key in steps})
+        return Snapshot(len(self._queue), steps)
+
+    async def _run_line(self, record: EditRecord) -> EditRecord | None:
+        """Queue a job's edit and wait for its end; the record afterwards."""
+        key = record.tenant, record.id
+        end = asyncio.get_running_loop().create_future()
+        self._ends.setdefault(key, []).append(end)
+        self._admission.stored(record.tenant, record.bytes_in)
+        self._enqueue(Waiting(record.tenant, record.id, record.priority))
+        await end
+        return await self._io(self._ledger.read, *key)
+
+    async def _stop_line(self, tenant: str, name: str) -> None:
+        def step(record: EditRecord) -> EditRecord:
+            return (
+                record if record.is_final else record.model_copy(update={"cancel_requested": True})
+            )
+
+        await self._io(self._ledger.change, tenant, name, step)
+        await self.cancel(tenant, name)
+
+    def _num_running(self, tenant: str) -> int:
+        return sum(owner == tenant for owner, _ in self._running)
+
+    def _enqueue(self, waiting: Waiting) -> None:
+        if (waiting.tenant, waiting.id) not in self._running:
+            self._queue.push(waiting)
+            self._fill()
+
+    def _fill(self) -> None:
+        while len(self._running) < self._options.max_in_flight:
+            waiting = self._queue.pop(self._may_start)
+            if waiting is None:
+                return
+            self._start(waiting)
+
+    def _may_start(self, tenant: str) -> bool:
+        most = self._limits_of(tenant).max_running
+        return most is None or self._num_running(tenant) < most
+
+    def _start(self, waiting: Waiting) -> None:
+        key = waiting.tenant, waiting.id
+        task = asyncio.create_task(self._work(waiting))
+        self._running[key] = task
+        task.add_done_callback(lambda _: self._ended(key))
+
+    def _ended(self, key: tuple[str, str]) -> None:
+        self._running.pop(key, None)
+        self._stopping.discard(key)
+        for end in self._ends.pop(key, ()):
+            if not end.done():
+                end.set_result(None)
+        self._fill()
+
+    async def _work(self, waiting: Waiting) -> None:
+        """One edit from queued to settled; whatever fails here is tried again, ever more slowly."""
+        pause = self._options.first_pause
+        while True:
+            try:
+                record = await self._attempts.run(waiting.tenant, waiting.id)
+            except UnavailableError as error:
+                _log.warning("edit %s waits: %s", waiting.id, type(error).__name__)
+            except FarmError:
+                _log.exception("edit %s: its record cannot be handled", waiting.id)
+                return  # its marker stays; a person must look
+            else:
+                if record is not None:
+                    self._admission.stored(record.tenant, sum(record.outputs.values()))
+                if record is not None and is_to_be_told(record):
+                    self._telling.add((record.tenant, record.id))
+                    self._spawn(self._tell(record))
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _tell(self, record: EditRecord) -> None:
+        """Deliver the webhook; the marker stays until that is over, so a successor goes on."""
+        try:
+            told = await self._courier.deliver(record)
+            await self._io(self._attempts.settle, told)
+        except UnavailableError as error:  # the next look around tries again
+            _log.warning("webhook of %s waits: %s", record.id, type(error).__name__)
+        finally:
+            self._telling.discard((record.tenant, record.id))
+
+    async def _rescan_for_ever(self) -> None:
+        while True:
+            try:
+                await self._rescan()
+            except FarmError as error:
+                _log.warning("cannot look for accepted edits: %s", type(error).__name__)
+            await asyncio.sleep(_RESCAN_SECONDS)
+
+    async def _rescan(self) -> None:
+        """Everything that has a marker is queued, running, or becomes so."""
+        waiting = self._queue.ids()
+        for pending in await self._io(lambda: list(self._ledger.pending())):
+            if pending.id.startswith("j"):
+                self._jobs.start(pending.tenant, pending.id)
+                continue
+            known = (pending.tenant, pending.id)
+            if known in self._running or known in self._telling or known in waiting:
+                continue
+            record = await self._io(self._ledger.read, pending.tenant, pending.id)
+            if record is not None:
+                self._enqueue(Waiting(pending.tenant, pending.id, record.priority))
+            elif _age(pending.id) > _ORPHAN_SECONDS:
+                await self._io(self._ledger.sweep, pending)
+
+    async def _count_stored(self, tenant: str) -> None:
+        self._counted.add(tenant)
+        total = await self._io(
+            lambda: sum(record.stored_bytes for record in self._ledger.records(tenant))
+        )
+        self._admission.count_stored(tenant, total)
+
+    async def _io(self, call: Callable[..., _T], *arguments: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _age(name: str) -> float:
+    return time.time() - created_at(name)

@@ -1,0 +1,120 @@
+"""What the HTTP side needs of the rest, as protocols: a farm that edits, a dispatcher that starts.
+
+Both have twins without Ray (`serve.inline`), so that everything above is tested without it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from farm.results import EditResult
+from farm.runner import PreparedEdit
+from serve.admission import Refusal
+from serve.records import Priority
+
+
+class EditFarm(Protocol):
+    """Who runs edits."""
+
+    def start(self) -> None:
+        """Become ready, in the background; called once, in the event loop that is used after."""
+        ...
+
+    async def close(self) -> None:
+        """Start nothing more."""
+        ...
+
+    async def run(
+        self, name: str, prepared: PreparedEdit, *, tenant: str, priority: Priority
+    ) -> EditResult:
+        """Run an edit to its end.
+
+        Raises:
+            FarmError: what became of it otherwise.
+        """
+        ...
+
+    async def stop(self, name: str) -> None:
+        """Ask an edit to stop between two steps."""
+        ...
+
+    async def progress(self) -> Mapping[str, Mapping[str, Any]]:
+        """The latest step of each edit that runs, by name; empty when nobody knows."""
+        ...
+
+    async def ready(self) -> bool:
+        """Whether a backbone with its networks answers now."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far an edit is.
+
+    Attributes:
+        stage: what it does.
+        step: steps of it that are done.
+        total: upper bound of its steps.
+        loss: of this step, where there is one.
+        eta_seconds: until the stage's end, as its steps so far went.
+    """
+
+    stage: str
+    step: int
+    total: int
+    loss: float | None = None
+    eta_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the dispatcher has in hand.
+
+    Attributes:
+        queued: how many edits wait.
+        running: how far the others are, by tenant and id; None before their first step.
+    """
+
+    queued: int = 0
+    running: Mapping[tuple[str, str], Step | None] = field(
+        default_factory=dict[tuple[str, str], "Step | None"]
+    )
+
+
+class DispatcherDoor(Protocol):
+    """The one dispatcher, seen from a replica of the HTTP side.
+
+    Raises `BusyError` from all methods while there is none.
+    """
+
+    async def admit(self, tenant: str, name: str, pixels: int) -> Refusal | None:
+        """Hold a place for an edit, or say why not."""
+        ...
+
+    async def accept(self, tenant: str, name: str, priority: Priority, stored_bytes: int) -> None:
+        """The edit's record is in the store now, and takes so many bytes."""
+        ...
+
+    async def release(self, tenant: str, name: str) -> None:
+        """The edit's record will never be in the store."""
+        ...
+
+    async def cancel(self, tenant: str, name: str) -> None:
+        """The record says that the edit, or job, shall stop."""
+        ...
+
+    async def snapshot(self) -> Snapshot:
+        """How many wait, and what runs."""
+        ...
+
+    async def ready(self) -> bool:
+        """Whether edits accepted now would be started now."""
+        ...
+
+    async def open_job(self, tenant: str, name: str) -> None:
+        """The job's record is in the store now."""
+        ...
+
+    async def forget(self, tenant: str, names: Sequence[str], stored_bytes: int) -> None:
+        """Records were deleted, which had taken so many bytes."""
+        ...

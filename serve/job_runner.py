@@ -1,0 +1,184 @@
+"""Runs jobs: each line of a manifest becomes an edit with low priority, bounded in flight.
+
+A line's id is a digest of its job and number, so a manifest that is read again after a crash finds
+the edits that exist already.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from farm.errors import FarmError, InvalidRequestError, UnavailableError
+from serve.edits import new_record
+from serve.forms import parse_json_object
+from serve.forms import submission as read_fields
+from serve.intake import Intake
+from serve.ledger import Ledger
+from serve.problems import ProblemError, code_of, safe_detail
+from serve.records import EditRecord, Failure, JobRecord, line_id
+
+_log = logging.getLogger("editfarm.serve")
+_T = TypeVar("_T")
+
+_NOTE_SECONDS = 2.0
+_RETRY_SECONDS = 5.0
+_KEPT_REFUSALS = 100
+
+RunLine = Callable[[EditRecord], Awaitable[EditRecord | None]]
+
+
+@dataclass
+class _Tally:
+    """How a job's lines went so far."""
+
+    counts: Counter[str] = field(default_factory=Counter[str])
+    refusals: dict[int, str] = field(default_factory=dict[int, str])
+    noted: float = 0.0
+    running: set[str] = field(default_factory=set[str])
+
+
+class JobRunner:
+    """The dispatcher's jobs.
+
+    Args:
+        ledger: of records.
+        intake: reads manifests and checks lines.
+        run_line: queues an accepted edit and waits for its end.
+        threads: for whatever blocks.
+    """
+
+    def __init__(
+        self, ledger: Ledger, intake: Intake, run_line: RunLine, threads: ThreadPoolExecutor
+    ) -> None:
+        self._ledger, self._intake = ledger, intake
+        self._run_line, self._threads = run_line, threads
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._tallies: dict[tuple[str, str], _Tally] = {}
+
+    def start(self, tenant: str, name: str) -> None:
+        """Run a job, unless it runs."""
+        key = tenant, name
+        if key not in self._tasks:
+            self._tallies[key] = _Tally()
+            task = asyncio.create_task(self._run_for_sure(tenant, name))
+            self._tasks[key] = task
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+
+    def stop(self, tenant: str, name: str) -> list[str]:
+        """Start no further line of a job that its record calls cancelled; those that run."""
+        tally = self._tallies.get((tenant, name))
+        return [] if tally is None else sorted(tally.running)
+
+    async def close(self) -> None:
+        """Leave all jobs to the next dispatcher."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run_for_sure(self, tenant: str, name: str) -> None:
+        """What the machine does to a job is tried again until it is over."""
+        while True:
+            try:
+                job = await self._io(self._ledger.job, tenant, name)
+                if job is not None:
+                    if not job.is_final:
+                        job = await self._run(job)
+                    await self._io(self._ledger.settle_job, job)
+            except UnavailableError as error:
+                _log.warning("job %s waits: %s", name, type(error).__name__)
+                await asyncio.sleep(_RETRY_SECONDS)
+            except FarmError:
+                _log.exception("job %s: its record cannot be handled", name)
+                return
+            else:
+                self._tallies.pop((tenant, name), None)
+                return
+
+    async def _run(self, job: JobRecord) -> JobRecord:
+        tally = self._tallies[(job.tenant, job.id)] = _Tally()
+        try:
+            manifest = await self._io(self._intake.read_named, job.manifest)
+            lines = await self._io(lambda: list(_lines(manifest)))
+        except InvalidRequestError as error:
+            failure = Failure(code=code_of(error), detail=safe_detail(error))
+            return await self._end(job, {"state": "failed", "failure": failure})
+        room = asyncio.Semaphore(job.max_in_flight)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, line in lines:
+                    await room.acquire()
+                    if await self._is_over(job):
+                        break
+                    task = group.create_task(self._line(job, number, line, tally))
+                    task.add_done_callback(lambda _: room.release())
+        except* FarmError as failed:
+            raise failed.exceptions[0] from None
+        ended = {"state": "done", "counts": dict(tally.counts), "refusals": tally.refusals}
+        return await self._end(job, {**ended, "lines": len(lines)})
+
+    async def _line(self, job: JobRecord, number: int, line: bytes, tally: _Tally) -> None:
+        name = line_id(job, number)
+        tally.running.add(name)
+        try:
+            record = await self._io(self._ledger.read, job.tenant, name)
+            if record is None:
+                record = await self._io(self._accept, job, name, line)
+            if not record.is_final:
+                record = await self._run_line(record)
+            tally.counts[record.state if record is not None else "deleted"] += 1
+        except (InvalidRequestError, ProblemError) as error:
+            tally.counts["refused"] += 1
+            if len(tally.refusals) < _KEPT_REFUSALS:
+                said = error.detail if isinstance(error, ProblemError) else safe_detail(error)
+                tally.refusals[number] = said
+        finally:
+            tally.running.discard(name)
+
+    def _accept(self, job: JobRecord, name: str, line: bytes) -> EditRecord:
+        fields = {"priority": "batch", **parse_json_object(line)}
+        image = fields.get("image")
+        if isinstance(image, str) and "://" not in image and not image.endswith(":"):
+            fields["image"] = f"{job.manifest.rpartition('/')[0]}/{image}"  # beside the manifest
+        submission = read_fields(fields, None, ())
+        checked = self._intake.check(job.tenant, submission)
+        record = new_record(job.tenant, name, submission, checked)
+        return self._ledger.accept(record.model_copy(update={"job": job.id}), checked.image)
+
+    async def _is_over(self, job: JobRecord) -> bool:
+        """Whether somebody cancelled the job; notes how it goes now and then."""
+        tally = self._tallies[(job.tenant, job.id)]
+        now = time.monotonic()
+        if now - tally.noted < _NOTE_SECONDS:
+            found = await self._io(self._ledger.job, job.tenant, job.id)
+        else:
+            tally.noted = now
+            counts = {"counts": dict(tally.counts), "refusals": tally.refusals}
+            found = await self._change(job, counts)
+        return found is None or found.is_final
+
+    async def _end(self, job: JobRecord, changes: dict[str, Any]) -> JobRecord:
+        return await self._change(job, {**changes, "finished": time.time()}) or job
+
+    async def _change(self, job: JobRecord, changes: dict[str, Any]) -> JobRecord | None:
+        """What a cancelled job has done is still noted; its state stays."""
+
+        def step(found: JobRecord) -> JobRecord:
+            kept = {"state": found.state, "finished": found.finished} if found.is_final else {}
+            return found.model_copy(update={**changes, **kept})
+
+        return await self._io(self._ledger.change_job, job.tenant, job.id, step)
+
+    async def _io(self, call: Callable[..., _T], *arguments: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+
+def _lines(manifest: bytes) -> Iterator[tuple[int, bytes]]:
+    for number, line in enumerate(manifest.splitlines(), start=1):
+        if line.strip():
+            yield number, line

@@ -1,0 +1,218 @@
+"""Records in the store: written once, changed only on condition, so that any replica may do it.
+
+| kind | name | holds |
+|---|---|---|
+| records | id of an edit | `EditRecord` |
+| images | id of an edit | the image's bytes, until the edit is done |
+| jobs | id of a job | `JobRecord` |
+| claims | digest of an `Idempotency-Key` | which edit it stands for |
+
+An edit is accepted when its record is written. Its pending marker is written before, so no accepted
+edit lacks one; a marker without a record is left by a replica that died, and is swept.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from farm.errors import CorruptArtifactError, StoreError
+from farm.storage.layout import online_key, online_prefix, pending_key, pending_prefix
+from farm.storage.store import MissingKeyError, Store
+from serve.records import EditRecord, JobRecord
+
+_TRIES = 20
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Claim(BaseModel):
+    """What an `Idempotency-Key` stands for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    body: str
+    """Digest of the request's content."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A marker: somebody's edit or job that is not finished."""
+
+    tenant: str
+    id: str
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The records of one store."""
+
+    store: Store
+
+    def accept(self, record: EditRecord, image: bytes) -> EditRecord:
+        """Make an edit durable, or find it so already; all that was written outlives a crash."""
+        self.store.put_if_absent(online_key(record.tenant, "images", record.id), image)
+        self.store.put_if_absent(pending_key(record.tenant, record.id), b"")
+        self.store.put_if_absent(_record_key(record.tenant, record.id), _dump(record))
+        return self.read(record.tenant, record.id) or record
+
+    def read(self, tenant: str, name: str) -> EditRecord | None:
+        """A tenant's edit, or None where it has none of that id."""
+        data = self._get(_record_key(tenant, name))
+        return None if data is None else _parse(EditRecord, data)
+
+    def image(self, record: EditRecord) -> bytes:
+        """The bytes that were handed in.
+
+        Raises:
+            MissingKeyError: the edit is done, or was deleted.
+        """
+        return self.store.get(online_key(record.tenant, "images", record.id))
+
+    def change(
+        self, tenant: str, name: str, step: Callable[[EditRecord], EditRecord]
+    ) -> EditRecord | None:
+        """Replace a record by what `step` makes of it, whoever else changes it meanwhile.
+
+        Args:
+            tenant: whose.
+            name: its id.
+            step: from the record as it is to as it shall be; may be called several times.
+
+        Returns:
+            The record afterwards; None where there is none.
+        """
+        return self._swap(EditRecord, _record_key(tenant, name), step)
+
+    def settle(self, record: EditRecord, *, keep_image: bool) -> None:
+        """Note that nothing is left to do for a record; a failed edit keeps its image for a retry.
+
+        The marker goes last: until then a restarted farm looks again.
+        """
+        if not keep_image:
+            self.store.delete(online_key(record.tenant, "images", record.id))
+        self.store.delete(pending_key(record.tenant, record.id))
+
+    def reopen(self, record: EditRecord) -> None:
+        """Mark as pending again, before the record says so."""
+        self.store.put_if_absent(pending_key(record.tenant, record.id), b"")
+
+    def remove(self, record: EditRecord) -> None:
+        """Forget a record; what it led to is another matter."""
+        self.store.delete(_record_key(record.tenant, record.id))
+        self.store.delete(online_key(record.tenant, "images", record.id))
+        self.store.delete(pending_key(record.tenant, record.id))
+
+    def sweep(self, pending: Pending) -> None:
+        """Remove a marker whose record was never written, and its image."""
+        self.store.delete(online_key(pending.tenant, "images", pending.id))
+        self.store.delete(pending_key(pending.tenant, pending.id))
+
+    def pending(self) -> Iterator[Pending]:
+        """All markers, of all tenants."""
+        prefix = pending_prefix()
+        for key in self.store.list(prefix):
+            tenant, _, name = key.removeprefix(prefix).partition("/")
+            yield Pending(tenant, name)
+
+    def ids(self, tenant: str, *, after: str = "") -> Iterator[str]:
+        """Ids of a tenant's edits, the newest first, from behind `after`."""
+        prefix = online_prefix(tenant, "records")
+        for key in self.store.list(prefix):
+            name = key.removeprefix(prefix)
+            if name > after:
+                yield name
+
+    def records(self, tenant: str, *, after: str = "") -> Iterator[EditRecord]:
+        """The same as records, read one by one."""
+        for name in self.ids(tenant, after=after):
+            record = self.read(tenant, name)
+            if record is not None:
+                yield record
+
+    def claim(self, tenant: str, key: str, claim: Claim) -> Claim:
+        """What a client's key stands for from now on: this, or what it stood for before."""
+        place = _claim_key(tenant, key)
+        self.store.put_if_absent(place, _dump(claim))
+        return _parse(Claim, self.store.get(place))
+
+    def claimed(self, tenant: str, key: str) -> Claim | None:
+        """What a client's key stands for, if anything."""
+        data = self._get(_claim_key(tenant, key))
+        return None if data is None else _parse(Claim, data)
+
+    def open_job(self, job: JobRecord) -> None:
+        """Make a job durable."""
+        self.store.put_if_absent(pending_key(job.tenant, job.id), b"")
+        self.store.put_if_absent(online_key(job.tenant, "jobs", job.id), _dump(job))
+
+    def job(self, tenant: str, name: str) -> JobRecord | None:
+        """A tenant's job, or None where it has none of that id."""
+        data = self._get(online_key(tenant, "jobs", name))
+        return None if data is None else _parse(JobRecord, data)
+
+    def change_job(
+        self, tenant: str, name: str, step: Callable[[JobRecord], JobRecord]
+    ) -> JobRecord | None:
+        """Like `change`, for jobs."""
+        return self._swap(JobRecord, online_key(tenant, "jobs", name), step)
+
+    def settle_job(self, job: JobRecord) -> None:
+        """Note that nothing is left to do for a job."""
+        self.store.delete(pending_key(job.tenant, job.id))
+
+    def jobs(self, tenant: str, *, after: str = "") -> Iterator[JobRecord]:
+        """A tenant's jobs, the newest first."""
+        prefix = online_prefix(tenant, "jobs")
+        for key in self.store.list(prefix):
+            name = key.removeprefix(prefix)
+            job = self.job(tenant, name) if name > after else None
+            if job is not None:
+                yield job
+
+    def _swap(
+        self, kind: type[_Model], key: str, step: Callable[[_Model], _Model]
+    ) -> _Model | None:
+        for _ in range(_TRIES):
+            try:
+                data, version = self.store.get_with_version(key)
+            except MissingKeyError:
+                return None
+            found = _parse(kind, data)
+            changed = step(found)
+            if changed == found:
+                return found
+            if self.store.put_if_match(key, _dump(changed), version) is not None:
+                return changed
+        raise StoreError(f"{key!r} is changed by others all the time; try again")
+
+    def _get(self, key: str) -> bytes | None:
+        try:
+            return self.store.get(key)
+        except MissingKeyError:
+            return None
+
+
+def _record_key(tenant: str, name: str) -> str:
+    return online_key(tenant, "records", name)
+
+
+def _claim_key(tenant: str, key: str) -> str:
+    return online_key(tenant, "claims", hashlib.sha256(key.encode()).hexdigest())
+
+
+def _dump(model: BaseModel) -> bytes:
+    return model.model_dump_json().encode()
+
+
+def _parse(kind: type[_Model], data: bytes) -> _Model:
+    try:
+        return kind.model_validate(json.loads(data))
+    except ValueError as error:
+        raise CorruptArtifactError(
+            f"a stored {kind.__name__} cannot be read: {error}; it was damaged, or written by "
+            "another version of the farm"
+        ) from error

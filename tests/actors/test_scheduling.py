@@ -1,0 +1,320 @@
+"""Who is computed when: priorities, tenants, steps, cancellation, memory, hanging, padding."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from actors.batcher import Batcher, Outcome
+from actors.limits import Limits
+from actors.sender import Sender
+from farm.calls import Answer, Call, Paused
+from farm.errors import (
+    BackboneLostError,
+    EditCancelledError,
+    EditFailedError,
+    QueueFullError,
+)
+from tests.actors.hosts import Clock, SteppingHost, call, queued, value_of
+from tests.actors.test_caps import Memory
+
+USER = Sender("user", "interactive")
+
+
+@asynccontextmanager
+async def held(host: SteppingHost, **limits: object) -> AsyncIterator[Batcher]:
+    """A batcher whose thread is busy with a first call, until the gated host lets go."""
+    batcher = Batcher(host.run_step, Limits(**limits), clock=host.clock)  # type: ignore[arg-type]
+    first = await queued(batcher, call(-1, "toy.first"))
+    await host.started()
+    try:
+        yield batcher
+    finally:
+        host.let_go()
+        await first
+        await batcher.close()
+
+
+async def test_a_long_sampling_and_single_steps_share_the_thread() -> None:
+    """A newcomer waits for one step of the sampling, not for all of them."""
+    host = SteppingHost(gated=True)
+    async with held(host) as batcher:
+        sampling = await queued(batcher, call(1, "toy.sample", steps=5))
+        single = await queued(batcher, call(2))
+        host.let_go()
+        await asyncio.gather(sampling, single)
+        stats = batcher.stats()
+    assert host.batches[1:3] == [("toy.sample", [1]), ("toy.echo", [2])]
+    assert [op for op, _ in host.batches[3:]] == ["toy.sample"] * 5
+    assert (stats.answered, stats.items) == (3, 1 + 1 + 6)
+
+
+async def test_samplings_that_began_apart_share_batches_from_where_they_meet() -> None:
+    host = SteppingHost(gated=True)
+    async with held(host) as batcher:
+        first = await queued(batcher, call(1, "toy.sample", steps=3))
+        host.let_go(3)  # the first call, the beginning and a step
+        for _ in range(3):
+            await host.started()
+        second = await queued(batcher, call(2, "toy.sample", steps=3))
+        host.let_go()
+        ((one,), (two,)) = await asyncio.gather(first, second)
+    assert (value_of(one), value_of(two)) == (1, 2)
+    shared = [values for op, values in host.batches if op == "toy.sample" and len(values) == 2]
+    assert shared == [[1, 2]] * len(shared)
+    assert shared
+
+
+async def test_a_cancelled_sampling_takes_no_further_step() -> None:
+    host = SteppingHost(gated=True)
+    async with held(host) as batcher:
+        mine = await queued(batcher, call(1, "toy.sample", steps=100), sender=Sender(caller="me"))
+        other = await queued(batcher, call(2, "toy.sample", steps=4), sender=Sender(caller="you"))
+        waiting = await queued(batcher, call(3), sender=Sender(caller="me"))
+        host.let_go(1)
+        await host.started()  # the beginning of both samplings is being computed
+        assert batcher.cancel("me") == 2
+        assert batcher.cancel("me") == 0
+        ((cancelled,), (dropped,)) = await asyncio.gather(mine, waiting)  # at once, not in the end
+        assert isinstance(cancelled, EditCancelledError)
+        assert isinstance(dropped, EditCancelledError)
+        host.let_go()
+        (answer,) = await other
+        assert value_of(answer) == 2
+        stats = batcher.stats()
+    assert host.batches[1] == ("toy.sample", [1, 2])
+    assert all(values == [2] for _, values in host.batches[2:])
+    assert (stats.cancelled, stats.waiting) == (2, 0)
+
+
+async def test_interactive_calls_go_first() -> None:
+    host = SteppingHost(gated=True)
+    async with held(host, max_batch=2) as batcher:
+        batch = await queued(batcher, *[call(value, "toy.train") for value in range(4)])
+        user = await queued(batcher, call(9, "toy.look"), sender=USER)
+        assert batcher.stats().waiting_by_priority == {"interactive": 1, "batch": 4}
+        host.let_go()
+        await asyncio.gather(batch, user)
+    assert [op for op, _ in host.batches[1:]] == ["toy.look", "toy.train", "toy.train"]
+
+
+async def test_batch_work_keeps_its_share_beside_a_caller_that_never_pauses() -> None:
+    clock = Clock()
+    host = SteppingHost({"toy.look": 1.0, "toy.train": 4.0}, clock)
+    batcher = Batcher(host.run_step, Limits(max_batch=1, batch_share=0.25), clock=clock)
+    training = await queued(batcher, *[call(value, "toy.train") for value in range(12)])
+    while not training.done():
+        await batcher.answer_all([call(0, "toy.look")], USER)
+    await batcher.close()
+    ops = [op for op, _ in host.batches]
+    looked = ops[: len(ops) - ops[::-1].index("toy.train")].count("toy.look")
+    # 12 batches of 4 s are a quarter of all: 144 s of looking, but for the last batch's share
+    assert 12 * 11 <= looked <= 12 * 12 + 12
+    gaps = [len(run) for run in " ".join(ops).replace("toy.look", "l").split("toy.train")]
+    assert max(gaps) <= 2 * (12 + 2)  # it never waits for longer than its share's worth
+
+
+async def test_work_of_an_interactive_batch_s_key_comes_along_if_it_costs_little() -> None:
+    clock = Clock()
+    cheap = SteppingHost({"toy.train": 1.0}, clock, gated=True)
+    cheap_step = cheap.run_step
+
+    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+        results = cheap_step(items)
+        clock.now += 20.0  # a batch costs 20 and an item 1: company is nearly free
+        return results
+
+    cheap.run_step = run_step  # type: ignore[method-assign]
+    async with held(cheap, fill=0.25) as batcher:
+        learn = await queued(batcher, *[call(value, "toy.train") for value in range(8)])
+        cheap.let_go(2)
+        await learn
+        both = [
+            await queued(batcher, call(100, "toy.first")),
+            await queued(batcher, *[call(value, "toy.train") for value in range(20, 28)]),
+            await queued(batcher, call(9, "toy.train"), sender=USER),
+        ]
+        cheap.let_go()
+        await asyncio.gather(*both)
+    led = next(values for _, values in cheap.batches if 9 in values)
+    assert led[0] == 9
+    assert 1 < len(led) <= 8
+
+
+async def test_tenants_get_equal_time_however_many_keys_and_calls_they_have() -> None:
+    clock = Clock()
+    host = SteppingHost({"toy.dear": 5.0, "toy.cheap": 1.0, "toy.other": 2.0}, clock, gated=True)
+    async with held(host, max_batch=1) as batcher:
+        many = [call(1, "toy.dear")] * 30 + [call(1, "toy.other")] * 30
+        tasks = [
+            await queued(batcher, *many, sender=Sender("many")),
+            await queued(batcher, *[call(2, "toy.cheap")] * 60, sender=Sender("few")),
+        ]
+        host.let_go()
+        await asyncio.gather(*tasks)
+        stats = batcher.stats()
+    spent = {1.0: 0.0, 2.0: 0.0}
+    for op, (value,) in host.batches[1:]:
+        spent[value] += host.costs[op]
+        if spent[2.0] >= 59:
+            break
+        assert abs(spent[1.0] - spent[2.0]) <= 5.0 + 1e-9
+    assert stats.by_tenant["few"].seconds == pytest.approx(60)
+    assert stats.by_tenant["many"].items == 60
+
+
+async def test_a_batch_takes_of_every_tenant_in_turn() -> None:
+    host = SteppingHost(gated=True)
+    async with held(host, max_batch=4) as batcher:
+        tasks = [
+            await queued(batcher, *[call(v) for v in range(6)], sender=Sender("a")),
+            await queued(batcher, *[call(v) for v in range(10, 12)], sender=Sender("b")),
+            await queued(batcher, call(20), sender=Sender("c")),
+        ]
+        host.let_go()
+        await asyncio.gather(*tasks)
+    assert sorted(host.batches[1][1]) == [0, 1, 10, 20]
+
+
+async def test_a_tenant_fills_its_own_part_of_the_queue_alone() -> None:
+    host = SteppingHost(gated=True)
+    async with held(host, max_queue=5, max_tenant_queue=2) as batcher:
+        a = await queued(batcher, *[call(v) for v in range(4)], sender=Sender("a"))
+        b = await queued(batcher, *[call(v) for v in range(2)], sender=Sender("b"))
+        assert batcher.stats().by_tenant["a"].waiting == 2
+        host.let_go()
+        first, second = await asyncio.gather(a, b)
+    assert [type(o) for o in first] == [Answer, Answer, QueueFullError, QueueFullError]
+    assert isinstance(first[2], QueueFullError)
+    assert "tenant 'a'" in first[2].message
+    assert [value_of(o) for o in second] == [0, 1]
+
+
+async def test_the_thread_stays_free_for_a_caller_that_asks_again_at_once() -> None:
+    """Between its steps no training step is begun, until its share is due."""
+    host = SteppingHost()
+    limits = Limits(max_batch=1, linger=0.5, batch_share=0.0)
+    batcher = Batcher(host.run_step, limits)
+    await batcher.answer_all([call(0, "toy.look")], USER)
+    training = await queued(batcher, *[call(value, "toy.train") for value in range(3)])
+    for step in range(20):
+        await batcher.answer_all([call(step, "toy.look")], USER)
+        await asyncio.sleep(0)  # as long as an answer is under way
+    await training
+    await batcher.close()
+    ops = [op for op, _ in host.batches]
+    last = len(ops) - ops[::-1].index("toy.look")
+    assert ops[:last].count("toy.train") <= 1  # the one that was begun before
+
+
+async def test_memory_is_probed_and_what_did_not_fit_comes_again_in_halves() -> None:
+    memory = Memory(room=1000, item=100)
+    host = SteppingHost()
+
+    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+        memory.compute(len(items))
+        return host.run_step(items)
+
+    batcher = Batcher(run_step, Limits(max_batch=64), gauge=memory)
+    outcomes = await batcher.answer_all([call(value) for value in range(60)])
+    assert [value_of(o) for o in outcomes] == list(range(60))
+    sizes = [len(values) for _, values in host.batches]
+    assert sizes[:5] == [1, 2, 4, 8, 9]
+    assert memory.given_back == 0
+    memory.item = 300  # another process takes its part
+    outcomes = await batcher.answer_all([call(value) for value in range(9)])
+    assert [value_of(o) for o in outcomes] == list(range(9))
+    assert memory.given_back == 2  # of 9 and of 4
+    (key,) = batcher.stats().by_key.values()
+    assert key.cap == 2
+    await batcher.close()
+
+
+async def test_a_single_item_that_does_not_fit_fails_alone() -> None:
+    host = SteppingHost()
+
+    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+        if any(float(item.arrays["value"]) == 3 for item in items if isinstance(item, Call)):
+            raise MemoryError
+        return host.run_step(items)
+
+    batcher = Batcher(run_step, Limits(max_batch=8))
+    outcomes = await batcher.answer_all([call(value) for value in range(8)])
+    await batcher.close()
+    failed = outcomes.pop(3)
+    assert isinstance(failed, EditFailedError)
+    assert "MemoryError" in failed.message
+    assert [value_of(o) for o in outcomes] == [0, 1, 2, 4, 5, 6, 7]
+
+
+async def test_a_step_that_hangs_is_given_up_and_said_so() -> None:
+    host = SteppingHost(gated=True)
+    hung = threading.Event()
+    batcher = Batcher(host.run_step, Limits(step_seconds=0.05), on_hang=hung.set)
+    stuck = await queued(batcher, call(1), call(2))
+    await host.started()
+    other = await queued(batcher, call(3, "toy.other"))
+    outcomes = await stuck
+    assert [type(o) for o in outcomes] == [BackboneLostError] * 2
+    assert "batch of 2" in str(outcomes[0])
+    assert hung.is_set()
+    assert batcher.stats().hung == 1
+    assert not other.done()  # its process ends now, and Ray asks for it elsewhere
+    host.let_go()
+    await batcher.close()
+    await other
+
+
+async def test_a_call_that_hung_before_is_computed_alone() -> None:
+    host = SteppingHost(gated=True)
+    async with held(host) as batcher:
+        tasks = [
+            await queued(batcher, call(1), call(2)),
+            await queued(batcher, call(3, steps=1), call(4, steps=1), sender=Sender(attempt=1)),
+        ]
+        host.let_go()
+        outcomes = await asyncio.gather(*tasks)
+    assert [value_of(o) for chunk in outcomes for o in chunk] == [1, 2, 3, 4]
+    assert host.batches[1][1] == [1, 2]
+    assert all(len(values) == 1 for _, values in host.batches[2:])
+
+
+async def test_padded_batches_have_few_sizes_and_give_the_same_answers() -> None:
+    host = SteppingHost(gated=True)
+    async with held(host, max_batch=12, pad=True) as batcher:
+        plain = await queued(batcher, *[call(value, steps=1) for value in range(5)])
+        alone = await queued(batcher, call(7, alone=True))
+        host.let_go()
+        outcomes = await plain
+        (one,) = await alone
+        stats = batcher.stats()
+    sizes = [len(values) for op, values in host.batches[1:]]
+    assert sorted(sizes) == [1, 8, 8]
+    assert [value_of(o) for o in outcomes] == [0, 1, 2, 3, 4]
+    assert value_of(one) == 7
+    assert stats.items == 1 + 2 * 5 + 1  # copies are no items
+    for outcome in outcomes:
+        assert isinstance(outcome, Answer)
+        # two steps of a second each, and the copies' time shared among the real ones
+        assert outcome.seconds == pytest.approx(2 * 8 / 5)
+
+
+async def test_figures_by_key_tell_batches_waits_and_times() -> None:
+    clock = Clock()
+    host = SteppingHost({"toy.train": 2.0}, clock, gated=True)
+    async with held(host) as batcher:
+        training = await queued(batcher, *[call(value, "toy.train") for value in range(3)])
+        clock.now += 7
+        host.let_go()
+        await training
+        stats = batcher.stats()
+    (key,) = [key for key in stats.by_key.values() if key.op == "toy.train"]
+    assert (key.batches, key.items, key.cap) == (1, 3, 16)
+    assert key.mean_batch == 3
+    assert key.step_seconds == pytest.approx(6)
+    assert key.mean_wait == pytest.approx(7)
+    assert stats.busy_share == pytest.approx((6 + 7) / clock.now)  # 7 s in the first call
+    assert stats.depth == 0
+    assert any(label.startswith("toy.train value:1") for label in stats.by_key)

@@ -1,0 +1,112 @@
+"""Three Ray nodes on this machine with an accelerator each that is none, and ways to kill them."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray.cluster_utils import Cluster
+
+from actors.local import _lock
+
+NODES = 3
+_OBJECT_STORE = 100 * 2**20
+_QUICK_DEATH = {  # a dead node is noticed within seconds
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+
+
+@dataclass
+class Nodes:
+    """The head, which runs nothing, and the nodes that do."""
+
+    cluster: Cluster
+    workers: list[Any] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return self.cluster.address
+
+    def add(self) -> None:
+        self.workers.append(
+            self.cluster.add_node(
+                wait=False, num_cpus=1, num_gpus=1, object_store_memory=_OBJECT_STORE
+            )
+        )
+
+    def replace_one(self, draw: random.Random) -> None:
+        """Kill a node with all that runs on it; another takes its place."""
+        node = self.workers.pop(draw.randrange(len(self.workers)))
+        children = self.processes(node)
+        self.cluster.remove_node(node, allow_graceful=False)
+        for pid, _ in children:
+            kill(pid)
+        self.add()
+
+    def processes(self, node: Any) -> list[tuple[int, str]]:
+        """Workers of a node with what they call themselves."""
+        return children_of(node.all_processes["raylet"][0].process.pid)
+
+    def named(self, *, backbones: bool) -> list[int]:
+        """Processes of backbones, or of trainers at work."""
+        found: list[int] = []
+        for node in self.workers:
+            for pid, title in self.processes(node):
+                if not title.startswith("ray::") or "IDLE" in title or "ProgressBoard" in title:
+                    continue
+                if ("Backbone" in title) == backbones:
+                    found.append(pid)
+        return found
+
+
+@contextmanager
+def three_nodes() -> Iterator[Nodes]:
+    """A cluster of our own; nobody without its token can use it."""
+    folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))  # short: sockets lie in it
+    _lock()
+    cluster = Cluster()
+    try:
+        cluster.add_node(
+            num_cpus=0,
+            num_gpus=0,
+            include_dashboard=False,
+            temp_dir=str(folder),
+            object_store_memory=_OBJECT_STORE,
+            _system_config=_QUICK_DEATH,
+        )
+        nodes = Nodes(cluster)
+        for _ in range(NODES):
+            nodes.add()
+        yield nodes
+    finally:
+        cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def children_of(parent: int) -> list[tuple[int, str]]:
+    """Processes of this parent, with their titles."""
+    found: list[tuple[int, str]] = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):  # gone meanwhile
+            about = (entry / "stat").read_text()
+            if int(about.rpartition(")")[2].split()[1]) == parent:
+                title = (entry / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+                found.append((int(entry.name), title))
+    return found
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,122 @@
+"""Arms and their comparison, measures of each method, on the zoo's networks with few steps."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from farm.errors import InvalidRequestError
+from farm.zoo.model_sets import open_model_set
+from farm.zoo.scenes.edits import sample_edits
+from jobs.evaluate import app
+from jobs.evaluation.arms import plan_arms
+from jobs.evaluation.cases import make_cases, make_trials
+
+DIFFUSION = ("--param=num_steps=2", "--param=inner_steps=1")
+REGIONS = (
+    "--param=point_number=2",
+    "--param=max_window_size=3",
+    "--param=num_steps=2",
+    "--param=preview_steps=1",
+    "--param=finalists=1",
+    "--param=epochs=1",
+)
+
+
+@pytest.fixture
+def evaluate(tmp_path):
+    def evaluate(*options: str) -> tuple[int, dict]:
+        where = ("--store", str(tmp_path / "store"), "--inline")
+        file = tmp_path / "figures.json"
+        result = CliRunner().invoke(app, [*where, "--json", str(file), "--seed", "5", *options])
+        assert file.exists(), result.output
+        return result.exit_code, json.loads(file.read_text())
+
+    return evaluate
+
+
+def test_arms_start_from_the_default_arm_s_parameters_unless_their_method_is_another():
+    default, plain, other = plan_arms(
+        "style_diffusion",
+        {"num_steps": 8},
+        ["plain:learned=nothing,tau_c=[0.2,0.4]", "regions:method=learnable_regions"],
+    )
+    assert (default.name, default.parameters) == ("default", {"num_steps": 8})
+    assert plain.parameters == {"num_steps": 8, "learned": "nothing", "tau_c": [0.2, 0.4]}
+    assert (other.method, other.parameters) == ("learnable_regions", {})
+
+
+@pytest.mark.parametrize(
+    ("method", "texts", "says"),
+    [
+        ("magic", [], "no method 'magic'"),
+        ("style_diffusion", ["plain"], "write NAME:PARAMETER=VALUE"),
+        ("style_diffusion", ["a:tau_c=1", "a:tau_c=0"], "a is there twice"),
+        ("style_diffusion", ["default:tau_c=1"], "default is there twice"),
+        ("style_diffusion", ["a:method=magic"], "no method 'magic'"),
+        ("style_diffusion", ["a:tau_c"], "write NAME=VALUE"),
+    ],
+)
+def test_arms_that_are_none_are_refused(method, texts, says):
+    with pytest.raises(InvalidRequestError, match=says):
+        plan_arms(method, {}, texts)
+
+
+def test_every_arm_does_every_edit_and_a_wrong_parameter_is_found_before_any_work():
+    models = open_model_set("scenes")
+    cases = make_cases(sample_edits(2, 3, ("shape",)))
+    arms = plan_arms("style_diffusion", {}, ["few:num_steps=5", "regions:method=learnable_regions"])
+    trials = make_trials(arms, cases, models)
+    assert [trial.arm.name for trial in trials] == ["default"] * 2 + ["few"] * 2 + ["regions"] * 2
+    assert len({trial.prepared.edit_id for trial in trials}) == 6
+    assert {trial.prepared.request.method for trial in trials[-2:]} == {"learnable_regions"}
+    with pytest.raises(InvalidRequestError, match="no such field"):
+        make_trials(plan_arms("style_diffusion", {}, ["a:sizes=all"]), cases, models)
+
+
+def test_style_diffusion_and_an_arm_without_training(evaluate):
+    code, record = evaluate(
+        "--edits=2", "--types=colour", *DIFFUSION, "--arm=plain:learned=nothing,inner_steps=null"
+    )
+    assert code == 0
+    assert record["summary"]["edits"] == len(record["edits"]) == 2
+    assert record["summary"]["plain_ddim_psnr"] is not None
+    plain = record["arms"]["plain"]
+    # what learns nothing reconstructs as plain DDIM does, up to the rounding of a PNG
+    for entry in plain["edits"]:
+        assert entry["reconstruction_psnr"] == pytest.approx(entry["plain_ddim_psnr"], abs=0.1)
+    assert plain["summary"]["calls"].get("unet_backward", 0) == 0
+    assert record["summary"]["calls"]["unet_backward"] > 0
+    difference = record["differences"]["plain"]["reconstruction_psnr"]
+    means = record["summary"]["reconstruction_psnr"], plain["summary"]["reconstruction_psnr"]
+    assert difference["mean"] == pytest.approx(means[0] - means[1], rel=1e-5)
+    assert difference["edits"] == 2
+    assert set(record["differences"]["plain"]["by_type"]) == {"colour"}
+
+
+def test_learnable_regions_with_arms_of_its_own(evaluate):
+    code, record = evaluate(
+        "--edits=1",
+        "--method=learnable_regions",
+        "--types=shape",
+        *REGIONS,
+        "--arm=argmin:sizes=argmin",
+        "--arm=all:sizes=all,finalists=100",
+    )
+    assert code == 0
+    (edit,) = record["edits"]
+    assert 0 <= edit["region_iou"] <= edit["finalists_iou"] <= edit["oracle_iou"] <= 1
+    assert edit["argmin_loss"] <= edit["chosen_loss"]
+    assert edit["reconstruction_psnr"] is None
+    assert edit["bound_psnr"] is not None
+    assert record["arms"]["argmin"]["edits"][0]["chosen_loss"] == edit["argmin_loss"]
+    everything = record["arms"]["all"]["edits"][0]
+    assert everything["oracle_iou"] == everything["finalists_iou"]
+    assert everything["full_renders_worth"] > edit["full_renders_worth"]
+
+
+def test_edits_that_are_in_the_store_are_not_run_again(evaluate):
+    options = ("--edits=1", "--types=colour", *DIFFUSION)
+    _, first = evaluate(*options)
+    _, second = evaluate(*options)
+    assert first["edits"] == second["edits"]

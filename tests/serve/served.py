@@ -1,0 +1,66 @@
+"""A whole farm on Ray Serve for tests: its own Ray, one application, a port of its own."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import httpx2
+import psutil
+from ray import serve as ray_serve
+
+from serve.deployment import build
+from serve.settings import Settings
+from tests.rays import own_ray
+
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@contextlib.contextmanager
+def served(settings: Settings, *, num_cpus: int = 4) -> Iterator[httpx2.Client]:
+    """A client of the application, which is ready; nothing of it is left afterwards."""
+    port = free_port()
+    with own_ray(num_cpus=num_cpus):
+        ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
+        try:
+            ray_serve.run(build(settings), name="editfarm", route_prefix="/")
+            with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                wait_until(lambda: client.get("/readyz").status_code == 200)
+                yield client
+        finally:
+            ray_serve.shutdown()
+
+
+def wait_until(condition: Callable[[], T], seconds: float = 60.0) -> T:
+    """What the condition gives once it holds; asked again and again, as clients do."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(httpx2.TransportError):
+            found = condition()
+            if found:
+                return found
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def process(title: str) -> psutil.Process:
+    """The one process below this one whose title has these words, as Ray titles its workers."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if title in " ".join(child.cmdline()):
+                found.append(child)
+    assert len(found) == 1, f"{title}: {found}"
+    return found[0]
+
+
+def kill(title: str) -> None:
+    """End that process as a crash does."""
+    process(title).kill()

@@ -1,0 +1,334 @@
+"""What becomes of accepted edits when things fail around them."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from farm.errors import BackboneLostError, EditDivergedError, StoreError
+from farm.storage.layout import online_key, pending_key
+from serve.gate import Gate
+from serve.inline import InlineFarm
+from serve.ledger import Ledger
+from serve.limits import TenantLimits
+from serve.records import new_id
+from tests.serve.conftest import PICTURE, QUICK, WORDS, opened, store_of, until
+
+
+class Scripted(InlineFarm):
+    """A farm that first fails as it is told, and counts what it was asked to run."""
+
+    def __init__(self, host, store, *failures):
+        super().__init__(host, store)
+        self.failures, self.asked = list(failures), []
+
+    async def run(self, name, prepared, *, tenant, priority):
+        self.asked.append((name, priority))
+        if self.failures:
+            raise self.failures.pop(0)
+        return await super().run(name, prepared, tenant=tenant, priority=priority)
+
+
+class Stuck(InlineFarm):
+    """A farm whose machine is switched off half-way: nothing ever comes back."""
+
+    async def run(self, name, prepared, *, tenant, priority):
+        self.begun = True
+        await asyncio.Event().wait()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr("serve.dispatcher._RESCAN_SECONDS", 0.05)
+    monkeypatch.setattr("serve.dispatcher._LONGEST_PAUSE", 0.05)
+
+
+async def ended(farm, name):
+    record, _ = await farm.services.watcher.wait("default", name, 30)
+    return record
+
+
+async def test_what_was_accepted_before_everything_stopped_is_done_afterwards(settings, host):
+    async with opened(settings, host, farm=Stuck(host, store_of(settings))) as farm:
+        names = [(await farm.submit(seed=seed)).json()["id"] for seed in range(3)]
+        records = [farm.services.ledger.read("default", name) for name in names]
+        assert {record.state for record in records} <= {"queued", "running"}
+    async with opened(settings, host) as farm:
+        for name in names:
+            assert (await ended(farm, name)).state == "done"
+        assert list(farm.services.ledger.pending()) == []
+
+
+async def test_two_dispatchers_at_once_commit_each_edit_once(settings, host):
+    async with opened(settings, host) as one, opened(settings, host) as two:
+        names = [(await one.submit(seed=seed)).json()["id"] for seed in range(4)]
+        for farm in (one, two):
+            for name in names:
+                assert (await ended(farm, name)).state == "done"
+        store = one.services.ledger.store
+        commits = [k for k in store.list("tenants/default/edits/") if k.endswith("COMMIT.json")]
+        assert len(commits) == 4
+        attempts = {
+            k.rpartition("/")[0] for k in store.list("tenants/default/edits/") if "attempts" in k
+        }
+        assert len(attempts) == 4  # who lost took its files away
+
+
+async def test_a_lost_backbone_delays_an_edit_and_no_more(settings, host):
+    lost = [BackboneLostError("gone: try again"), StoreError("gone: try again")]
+    scripted = Scripted(host, store_of(settings), *lost)
+    async with opened(settings, host, farm=scripted) as farm:
+        name = (await farm.submit()).json()["id"]
+        record = await ended(farm, name)
+        assert (record.state, record.attempts) == ("done", 3)
+
+
+async def test_an_edit_that_fails_says_why_and_can_be_tried_again(settings, host):
+    scripted = Scripted(host, store_of(settings), EditDivergedError("the loss is not finite"))
+    async with opened(settings, host, farm=scripted) as farm:
+        name = (await farm.submit()).json()["id"]
+        record = await ended(farm, name)
+        assert record.state == "failed"
+        assert record.failure.model_dump() == {
+            "code": "edit_diverged",
+            "detail": "the loss is not finite",
+        }
+        assert list(farm.services.ledger.pending()) == []
+        await farm.client.post(f"/v1/edits/{name}/retry")
+        assert (await ended(farm, name)).state == "done"
+
+
+async def test_an_edit_that_always_takes_its_surroundings_down_is_given_up(
+    settings, host, monkeypatch
+):
+    monkeypatch.setattr("serve.attempts._MAX_ATTEMPTS", 3)
+    lost = [BackboneLostError("gone: try again")] * 9
+    scripted = Scripted(host, store_of(settings), *lost)
+    async with opened(settings, host, farm=scripted) as farm:
+        record = await ended(farm, (await farm.submit()).json()["id"])
+        assert (record.state, len(scripted.asked)) == ("failed", 3)
+
+
+async def test_an_edit_that_hangs_is_ended(settings, host, monkeypatch):
+    monkeypatch.setattr("serve.attempts._NAG_SECONDS", 0.01)
+    monkeypatch.setattr("serve.attempts._STOP_GRACE", 0.02)
+    settings = settings.model_copy(update={"max_seconds": 0.02})
+    async with opened(settings, host, farm=Stuck(host, store_of(settings))) as farm:
+        record = await ended(farm, (await farm.submit()).json()["id"])
+        assert (record.state, record.failure.code) == ("failed", "edit_failed")
+
+
+async def test_an_edit_that_waits_past_a_cancel_and_a_restart_stays_cancelled(settings, host):
+    async with opened(settings, host, farm=Stuck(host, store_of(settings))) as farm:
+        name = (await farm.submit()).json()["id"]
+        async for record, _ in farm.services.watcher.follow("default", name):
+            if record.state == "running":
+                break
+        assert (await farm.client.post(f"/v1/edits/{name}/cancel")).json()["cancel_requested"]
+    async with opened(settings, host) as farm:
+        assert (await ended(farm, name)).state == "cancelled"
+
+
+async def test_a_marker_without_a_record_is_swept_when_it_is_old(settings, host):
+    ledger = Ledger(store_of(settings))
+    old, young = new_id("e", now=1.0), new_id("e")
+
+    for name in (old, young):
+        ledger.store.put(online_key("default", "images", name), PICTURE)
+        ledger.store.put(pending_key("default", name), b"")
+    async with opened(settings, host) as farm:
+        await farm.done()  # by then it has looked around
+        assert [pending.id for pending in ledger.pending()] == [young]
+        images = list(ledger.store.list("tenants/default/online/images/"))
+        assert [key.rpartition("/")[2] for key in images] == [young]
+
+
+async def test_a_full_queue_answers_429_and_loses_nothing(settings, host):
+    settings = settings.model_copy(update={"max_queue": 3, "max_in_flight": 1})
+    async with opened(settings, host, farm=Stuck(host, store_of(settings))) as farm:
+        answers = await asyncio.gather(*(farm.submit(seed=seed) for seed in range(8)))
+        codes = sorted(answer.status_code for answer in answers)
+        assert codes == [202] * 3 + [429] * 5
+        names = {answer.json()["id"] for answer in answers if answer.status_code == 202}
+        assert all(answer.headers["retry-after"] for answer in answers if answer.status_code == 429)
+    async with opened(settings, host) as farm:
+        for name in names:
+            assert (await ended(farm, name)).state == "done"
+
+
+async def test_a_tenants_running_edits_are_bounded(settings, host, monkeypatch):
+
+    monkeypatch.setattr(Gate, "limits_of", lambda *_: TenantLimits(max_running=1))
+    scripted = Stuck(host, store_of(settings))
+    async with opened(settings, host, farm=scripted) as farm:
+        names = [(await farm.submit(seed=seed)).json()["id"] for seed in range(2)]
+        async for record, _ in farm.services.watcher.follow("default", names[0]):
+            if record.state == "running":
+                break
+        snapshot = await farm.dispatcher.snapshot()
+        assert (len(snapshot.running), snapshot.queued) == (1, 1)
+
+
+async def test_storage_is_counted_from_what_lies_there(settings, host, monkeypatch):
+
+    async with opened(settings, host) as farm:
+        used = (await farm.done())["id"]
+    limits = TenantLimits(max_stored_bytes=len(PICTURE))
+    monkeypatch.setattr(Gate, "limits_of", lambda *_: limits)
+    async with opened(settings, host) as farm:
+        assert (await farm.submit(seed=1)).json()["code"] == "storage_full"
+        await farm.client.delete(f"/v1/edits/{used}")
+        assert (await farm.submit(seed=1)).status_code == 202
+
+
+class Receiver:
+    """A server for webhooks that first answers as it is told."""
+
+    def __init__(self, *statuses):
+        receiver = self
+        self.statuses, self.calls = list(statuses), []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.calls.append((dict(self.headers), body))
+                self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
+                self.send_header("location", "/elsewhere")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+async def told(farm, name):
+    """The record when its webhook is settled, which is when its marker goes."""
+    await until(lambda: all(left.id != name for left in farm.services.ledger.pending()))
+    return farm.services.ledger.read("default", name)
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    monkeypatch.setattr("serve.webhooks._FIRST_PAUSE", 0.0)
+
+
+async def test_a_webhook_is_signed_tried_again_and_not_led_elsewhere(settings, host, hurried):
+    with Receiver(500, 302) as receiver:
+        settings = settings.model_copy(update={"webhook_hosts": (receiver.host,)})
+        async with opened(settings, host) as farm:
+            url = f"http://{receiver.host}/hook"
+            name = (await farm.submit(webhook_url=url)).json()["id"]
+            await ended(farm, name)
+            record = await told(farm, name)
+    assert (record.webhook.state, record.webhook.attempts) == ("delivered", 3)
+    assert len(receiver.calls) == 3
+    headers, body = receiver.calls[-1]
+    headers = {key.lower(): value for key, value in headers.items()}
+    signed = b".".join([name.encode(), headers["webhook-timestamp"].encode(), body])
+    expected = base64.b64encode(hmac.new(b"no keys", signed, hashlib.sha256).digest()).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+    assert headers["webhook-id"] == name
+    event = json.loads(body)
+    assert (event["type"], event["data"]["id"]) == ("edit.done", name)
+
+
+async def test_a_receiver_that_never_answers_is_given_up(settings, host, hurried):
+    settings = settings.model_copy(update={"webhook_hosts": ("127.0.0.1:1",)})
+    async with opened(settings, host) as farm:
+        name = (await farm.submit(webhook_url="http://127.0.0.1:1/")).json()["id"]
+        assert (await ended(farm, name)).state == "done"
+        record = await told(farm, name)
+        assert (record.webhook.state, record.webhook.attempts) == ("given_up", 8)
+
+
+async def finished(farm, name):
+    """A job at its end."""
+
+    async def look():
+        job = (await farm.client.get(f"/v1/jobs/{name}")).json()
+        return job if job["state"] != "running" else None
+
+    return await until(look)
+
+
+async def test_a_manifest_becomes_edits_and_its_broken_lines_are_told(settings, host, tmp_path):
+    folder = tmp_path / "photos" / "set"
+    folder.mkdir(parents=True)
+    (folder / "ball.png").write_bytes(PICTURE)
+    line = {**WORDS, "image": "ball.png", "parameters": QUICK}
+    lines = [
+        json.dumps(line),
+        json.dumps({**line, "seed": 1, "image": "photos://set/ball.png"}),
+        "",
+        json.dumps({**line, "target_word": "cat"}),
+        "not json",
+        json.dumps({**line, "image": "../../secret.png"}),
+    ]
+    (folder / "edits.jsonl").write_text("\n".join(lines))
+    settings = settings.model_copy(update={"image_stores": {"photos": str(tmp_path / "photos")}})
+    async with opened(settings, host) as farm:
+        body = {"manifest": "photos://set/edits.jsonl", "max_in_flight": 2}
+        response = await farm.client.post("/v1/jobs", json=body)
+        assert response.status_code == 202, response.text
+        name = response.json()["id"]
+        job = await finished(farm, name)
+        assert job["state"] == "done"
+        assert job["counts"] == {"done": 2, "refused": 3}
+        assert set(job["refusals"]) == {"4", "5", "6"}
+        assert job["lines"] == 5
+        edits = (await farm.client.get("/v1/edits", params={"job": name})).json()["data"]
+        assert {edit["priority"] for edit in edits} == {"batch"}
+        assert len(edits) == 2
+        assert [j["id"] for j in (await farm.client.get("/v1/jobs")).json()["data"]] == [name]
+
+
+async def test_a_job_goes_on_after_a_restart_and_runs_no_line_twice(settings, host, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "ball.png").write_bytes(PICTURE)
+    line = {**WORDS, "image": "ball.png", "parameters": QUICK}
+    lines = [json.dumps({**line, "seed": seed}) for seed in range(5)]
+    (tmp_path / "photos" / "edits.jsonl").write_text("\n".join(lines))
+    settings = settings.model_copy(update={"image_stores": {"photos": str(tmp_path / "photos")}})
+    body = {"manifest": "photos://edits.jsonl", "max_in_flight": 2}
+    async with opened(settings, host, farm=Stuck(host, store_of(settings))) as farm:
+        name = (await farm.client.post("/v1/jobs", json=body)).json()["id"]
+        await until(lambda: list(farm.services.ledger.ids("default")))
+    async with opened(settings, host) as farm:
+        job = await finished(farm, name)
+        assert job["counts"] == {"done": 5}
+        assert len((await farm.client.get("/v1/edits")).json()["data"]) == 5
+
+
+async def test_a_cancelled_job_stops_its_edits_and_starts_no_more(settings, host, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "ball.png").write_bytes(PICTURE)
+    line = {**WORDS, "image": "ball.png", "parameters": {"num_steps": 50, "inner_steps": 400}}
+    lines = [json.dumps({**line, "seed": seed}) for seed in range(50)]
+    (tmp_path / "photos" / "edits.jsonl").write_text("\n".join(lines))
+    settings = settings.model_copy(update={"image_stores": {"photos": str(tmp_path / "photos")}})
+    async with opened(settings, host) as farm:
+        body = {"manifest": "photos://edits.jsonl", "max_in_flight": 2}
+        name = (await farm.client.post("/v1/jobs", json=body)).json()["id"]
+        records = farm.services.ledger.records
+        await until(lambda: any(record.state == "running" for record in records("default")))
+        cancelled = (await farm.client.post(f"/v1/jobs/{name}/cancel")).json()
+        assert cancelled["state"] == "cancelled"
+        await until(lambda: not list(farm.services.ledger.pending()))
+        states = {edit["state"] for edit in (await farm.client.get("/v1/edits")).json()["data"]}
+        assert states == {"cancelled"}

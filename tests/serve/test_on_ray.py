@@ -1,0 +1,110 @@
+"""The whole of it on Ray Serve: real HTTP, real processes, and kills of each of them."""
+
+import base64
+import json
+
+import openai
+import pytest
+
+from farm.images import decode_image
+from serve.settings import Settings
+from tests.serve.conftest import PICTURE, WORDS
+from tests.serve.served import kill, process, served, wait_until
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+QUICK = '{"num_steps": 3, "inner_steps": 2}'
+LONG = '{"num_steps": 10, "inner_steps": 30}'
+
+
+@pytest.fixture(scope="module")
+def client(tiny_set, tmp_path_factory):
+    store = tmp_path_factory.mktemp("store")
+    with served(Settings(store=str(store), model_set=str(tiny_set))) as found:
+        yield found
+
+
+def submit(client, seed, parameters=QUICK, **headers):
+    return client.post(
+        "/v1/edits",
+        data={**WORDS, "parameters": parameters, "seed": str(seed)},
+        files={"image": ("a.png", PICTURE, "image/png")},
+        headers=headers,
+    )
+
+
+def ended(client, name):
+    """The edit at its end, however often the door is closed meanwhile."""
+
+    def look():
+        response = client.get(f"/v1/edits/{name}", headers={"Prefer": "wait=5"})
+        edit = response.json() if response.status_code == 200 else {}
+        return edit if edit.get("state") in {"done", "failed", "cancelled"} else None
+
+    return wait_until(look)
+
+
+def test_openais_client_edits_a_picture(client):
+    remote = openai.OpenAI(base_url=f"{client.base_url}v1", api_key="none", max_retries=0)
+    response = remote.images.edit(
+        image=("a.png", PICTURE, "image/png"),
+        prompt="a blue ball",
+        extra_body={"source_prompt": "a red ball", "parameters": json.loads(QUICK)},
+    )
+    picture = decode_image(base64.b64decode(response.data[0].b64_json))
+    assert picture.image.shape == (3, 24, 20)
+
+
+def test_events_come_over_the_wire(client):
+    name = submit(client, 1, LONG).json()["id"]
+    with client.stream("GET", f"/v1/edits/{name}/events") as response:
+        found = [line for line in response.iter_lines() if line.startswith("event: ")]
+    assert found[0] == "event: state"
+    assert "event: progress" in found
+    assert found[-1] == "event: done"
+
+
+def test_a_running_edit_is_cancelled(client):
+    name = submit(client, 2, '{"num_steps": 100, "inner_steps": 500}').json()["id"]
+    place = f"/v1/edits/{name}"
+    wait_until(lambda: client.get(place).json()["progress"])
+    client.post(f"{place}/cancel")
+    assert ended(client, name)["state"] == "cancelled"
+
+
+def test_nobody_elses_name_is_served(client):
+    assert client.get("/v1/edits", headers={"Host": "evil.example"}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    "title", ["ServeReplica:editfarm:http", "ServeReplica:editfarm:dispatcher", "ServeController"]
+)
+def test_edits_outlive_a_killed_part_of_serve(client, title):
+    names = [submit(client, seed, LONG).json()["id"] for seed in range(10, 14)]
+    before = process(title).pid
+    kill(title)
+    assert {ended(client, name)["state"] for name in names} == {"done"}
+    wait_until(lambda: client.get("/readyz").status_code == 200)
+    after = wait_until(lambda: submit(client, 20)).status_code
+    assert after == 202
+    assert process(title).pid != before
+
+
+def test_edits_outlive_a_killed_backbone(client):
+    names = [submit(client, seed, LONG).json()["id"] for seed in range(30, 34)]
+    wait_until(lambda: client.get(f"/v1/edits/{names[0]}").json()["progress"])
+    kill("ray::Backbone")
+    edits = [ended(client, name) for name in names]
+    assert {edit["state"] for edit in edits} == {"done"}
+
+
+@pytest.mark.chaos
+def test_edits_outlive_a_restart_of_ray(tiny_set, tmp_path):
+    settings = Settings(store=str(tmp_path / "store"), model_set=str(tiny_set), max_in_flight=2)
+    with served(settings) as client:
+        names = [submit(client, seed, LONG).json()["id"] for seed in range(8)]
+        wait_until(lambda: client.get(f"/v1/edits/{names[0]}").json()["progress"])
+    with served(settings) as client:
+        assert {ended(client, name)["state"] for name in names} == {"done"}
+    commits = list((tmp_path / "store" / "tenants/default/edits").glob("*/COMMIT.json"))
+    assert len(commits) == len(names)
