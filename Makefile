@@ -26,7 +26,9 @@ test: $(STAMP) ## everything that runs on a fresh machine, at most 20 minutes
 	$(BIN)/python -m pytest -m "not gpu and not weights" tests/farm tests/parity
 	$(BIN)/python -m pytest -m "not gpu and not weights" tests/actors
 	$(BIN)/python -m pytest -m "not gpu and not weights" tests/jobs
+	$(BIN)/python -m pytest -m "not gpu and not weights and not chaos" tests/serve
 	$(BIN)/python -m pytest -m "not gpu and not weights" tests/cluster
+	$(BIN)/python -m pytest -m "not gpu and not weights and not chaos" tests/chaos
 
 check: $(STAMP) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -43,6 +45,7 @@ parity: $(STAMP) ## against golden vectors and other libraries
 
 chaos: $(STAMP) ## kill processes of running edits, again and again; some minutes
 	$(BIN)/python -m pytest -m chaos tests/chaos
+	$(BIN)/python -m pytest -m chaos tests/serve
 
 bench: $(STAMP) ## ratios and baselines; JSON under out/bench
 	mkdir -p out/bench

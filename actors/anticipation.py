@@ -45,4 +45,5 @@ class Anticipation:
         """Seconds that are still worth waiting; 0: none."""
         if self._answered is None or self._misses >= _MISSES:
             return 0.0
-        return max(0.0, min(self._longest, 3 * self._gap) - (now - self._answered))
+        usual = 3 * self._gap + self._longest / 5
+        return max(0.0, min(self._longest, usual) - (now - self._answered))

@@ -30,10 +30,14 @@ from farm.errors import (
     EditCancelledError,
     EditFailedError,
     FarmError,
+    OutOfMemoryError,
+    QueueFullError,
     UnavailableError,
 )
 
 logger = logging.getLogger(__name__)
+
+_MEMORY_ERRORS = (MemoryError, torch.OutOfMemoryError)
 
 Work: TypeAlias = Call | Paused
 RunStep: TypeAlias = Callable[[Sequence[Work]], Sequence[Outcome | Paused]]
@@ -122,7 +126,7 @@ class Batcher:
         item = Item(call, sender, call.key, outcome, now)
         if sender.attempt:
             item.key = (*item.key, "again", id(item))
-        refusal = self._room.refusal(item)
+        refusal = _replaced() if self._hung else self._room.refusal(item)
         if refusal is not None:
             self._tally.refused += 1
             _deliver(item, refusal)
@@ -170,7 +174,7 @@ class Batcher:
             self._next(item, result)
 
     async def _part(self, items: list[Item], chosen: Chosen, error: BaseException) -> None:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        if isinstance(error, _MEMORY_ERRORS):
             traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
             chosen.record.cap.ran_out(len(items))
             logger.warning("%d %s need too much memory: halved", len(items), chosen.record.op)
@@ -211,7 +215,10 @@ class Batcher:
         self._room.kept_free(self._clock() - start)
 
     def _give_up(self, items: list[Item]) -> None:
-        """A step hangs: its callers are told; all others wait for the process to be replaced."""
+        """A step hangs: its callers are told, and all others to ask again: nobody is forgotten.
+
+        Else a message of several calls, one of which hangs, would come again whole, without end.
+        """
         self._hung = True
         self._tally.hung += 1
         limit = self._limits.step_seconds or 0.0
@@ -225,6 +232,8 @@ class Batcher:
                     "backbone hangs and is replaced"
                 ),
             )
+        for item in self._room.remove(lambda _: True):
+            _deliver(item, _replaced())
         self._on_hang()
 
     def _run(self, items: list[Item], chosen: Chosen) -> list[Outcome | Paused]:
@@ -259,6 +268,10 @@ def _deliver(item: Item, outcome: Outcome) -> None:
         item.outcome.set_result(outcome)
 
 
+def _replaced() -> QueueFullError:
+    return QueueFullError("this backbone hangs and is being replaced: ask again in a moment")
+
+
 def _closing() -> UnavailableError:
     return UnavailableError("this backbone is shutting down: ask again")
 
@@ -267,7 +280,8 @@ def _failure(call: Call, error: BaseException) -> FarmError:
     if isinstance(error, FarmError):
         return error
     logger.error("%s failed on a single item", call.op, exc_info=error)
-    failure = EditFailedError(
+    kind = OutOfMemoryError if isinstance(error, _MEMORY_ERRORS) else EditFailedError
+    failure = kind(
         f"{call.op} failed on this edit's item alone: {type(error).__name__}: {error}; the "
         "backbone's log holds the traceback"
     )

@@ -25,6 +25,7 @@ from farm.errors import (
     EditCancelledError,
     EditFailedError,
     FarmError,
+    OutOfMemoryError,
     QueueFullError,
     UnavailableError,
 )
@@ -96,6 +97,8 @@ def unwrapped(error: BaseException, timeout: float | None = None) -> FarmError:
             return _too_late(timeout)
         case PendingCallsLimitExceeded():
             return QueueFullError(f"too many calls wait already: {error}; try again later")
+        case ray.exceptions.OutOfMemoryError():
+            return OutOfMemoryError(f"the machine ran out of memory: {_first_line(error)}")
         case RayActorError(args=(RayTaskError() as failed,)):  # its constructor raised
             return unwrapped(failed.cause)
         case RayActorError():

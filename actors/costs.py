@@ -26,8 +26,8 @@ class Cost:
             return None
         mean_n, mean_t = self._n / self._weight, self._t / self._weight
         variance = self._nn / self._weight - mean_n**2
-        if variance < 1e-6 * mean_n**2:  # one size alone was seen: more cannot cost less
-            return mean_t * max(1.0, items / mean_n)
+        if variance < 1e-6 * mean_n**2:  # one size alone was seen: as if nothing were shared
+            return mean_t * items / mean_n
         slope = (self._nt / self._weight - mean_n * mean_t) / variance
         slope = min(max(slope, 0.0), mean_t / mean_n)  # between free and nothing shared
         return mean_t + slope * (items - mean_n)

@@ -105,5 +105,12 @@ def run_edits(
         report: told what runs and how far it is, about twice a second.
     """
     entry = StoredEdit(store, tenant)
-    for name, _, outcome in farm.run_many(edits, entry, in_flight=in_flight, report=report):
+    for name, _, outcome in farm.run_many(
+        edits,
+        entry,
+        in_flight=in_flight,
+        tenant=tenant,
+        priority_of=lambda edit: edit.request.priority,
+        report=report,
+    ):
         yield name, outcome

@@ -16,6 +16,7 @@ from actors.fleet import HostedModel
 from actors.fleet_actor import FleetActor, FleetStats
 from actors.local import accelerator
 from actors.placement import backbone_placement, board_options, fleet_options, trainer_options
+from actors.pools import start_patience
 from actors.route import FleetReplicas, ModelRoute
 from actors.sender import Priority, Sender
 from actors.shell import Sealed
@@ -170,7 +171,7 @@ def open_farm(
     placement: BackbonePlacement | None = None,
     device: str | None = None,
     warm_up: Sequence[Call] = (),
-    timeout: float = 300.0,
+    timeout: float | None = None,
 ) -> Generator[FarmSession]:
     """Start a fleet of backbones and a board on the Ray of this process; stop them at the end.
 
@@ -181,12 +182,13 @@ def open_farm(
         placement: instead of the table's row for what Ray has.
         device: of the backbones; by default CUDA where the placement takes a GPU.
         warm_up: calls that each backbone computes before it is ready.
-        timeout: seconds for all backbones to become ready.
+        timeout: seconds for all backbones to become ready; longer where machines must start first.
 
     Raises:
         FarmError: as `build_host` raised it; UnavailableError when there is no room for the
             backbones or they are not ready in time.
     """
+    timeout = timeout or start_patience()
     most = max(replicas, max_replicas or replicas)
     model = _hosted("backbones", build_host, placement, device, warm_up, least=replicas, most=most)
     fleet = FleetActor.options(**fleet_options()).remote(TABLE.fleet)
@@ -210,7 +212,7 @@ def join_farm(
     placement: BackbonePlacement | None = None,
     device: str | None = None,
     warm_up: Sequence[Call] = (),
-    timeout: float = 300.0,
+    timeout: float | None = None,
 ) -> FarmSession:
     """The farm of this name, which all doors of a cluster share; started if there is none.
 
@@ -228,6 +230,7 @@ def join_farm(
         warm_up: see `open_farm`.
         timeout: seconds for a first backbone to become ready, whenever it is first asked for.
     """
+    timeout = timeout or start_patience()
     hosted = _hosted(
         model, build_host, placement, device, warm_up, least=replicas, most=max_replicas
     )

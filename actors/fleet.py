@@ -27,8 +27,8 @@ Report: TypeAlias = BatcherStats | FarmError
 
 _SETTLE = 2.5
 """Seconds until every caller has heard that a replica leaves."""
-_EVICTION_PAUSE = 5.0
-"""Seconds for an evicted process to end and its room to be seen."""
+_LATE = 15.0
+"""Seconds after which a backbone that is not ready may be one that waits for room."""
 _ERROR_PAUSE = 10.0
 """Seconds before a model set that could not be loaded is tried again."""
 
@@ -82,6 +82,8 @@ class Member:
         stats: its latest figures; None: it is not ready yet.
         leaving: when it was decided that it goes.
         restarts: how often it was started anew.
+        cramped: whether there was no room for it, so that it waits for some.
+        eased: whether another made room for it.
     """
 
     number: int
@@ -91,6 +93,8 @@ class Member:
     stats: BatcherStats | None = None
     leaving: float | None = None
     restarts: int = 0
+    cramped: bool = False
+    eased: bool = False
 
     @property
     def depth(self) -> int:
@@ -213,6 +217,7 @@ class Fleet:
 
     def _resize(self, model: ModelState) -> None:
         now, staying, wanted = self._clock(), model.staying, self._wanted(model)
+        self._make_room(model)
         if len(staying) < wanted and now >= model.blocked_until:
             self._grow(model, wanted - len(staying))
         elif len(staying) > wanted:
@@ -224,16 +229,26 @@ class Fleet:
         placement = model.hosted.placement
         reserved = len(model.staying) < placement.min_replicas
         for _ in range(missing if reserved else 1):
-            if not self._launcher.has_room(placement) and self._evict_for(model):
-                model.blocked_until = self._clock() + _EVICTION_PAUSE
-                return
+            if not reserved and any(member.stats is None for member in model.staying):
+                return  # one after the other: the first may be enough
             # without room too: it waits, and an autoscaler sees that it does
-            if any(member.stats is None for member in model.staying) and not reserved:
-                return
+            cramped = not self._launcher.has_room(placement)
             self._numbers += 1
             now = self._clock()
             handle = self._launcher.start(model.hosted)
-            model.members.append(Member(self._numbers, handle, now, now))
+            model.members.append(Member(self._numbers, handle, now, now, cramped=cramped))
+        self._make_room(model)
+
+    def _make_room(self, model: ModelState) -> None:
+        """For a backbone that waits for it, at the cost of one that is idle; once for each."""
+        for member in model.staying:
+            if member.stats is not None or member.eased:
+                continue
+            late = self._clock() - member.heard > _LATE  # several may have taken the same room
+            if late and not member.cramped:
+                member.cramped = not self._launcher.has_room(model.hosted.placement)
+            if member.cramped:
+                member.eased = self._evict_for(model)
 
     def _evict_for(self, model: ModelState) -> bool:
         """Stop the backbone of another model set that has been idle longest, if there is one."""

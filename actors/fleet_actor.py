@@ -74,20 +74,21 @@ class RayLauncher:
 
     def has_room(self, placement: BackbonePlacement) -> bool:
         """Whether one node has it all, and the labels."""
+        wanted = backbone_options(placement).get("label_selector", {})
         labels = {node["NodeID"]: node["Labels"] for node in ray.nodes() if node["Alive"]}
         return any(
             resources.get("CPU", 0) >= placement.num_cpus
             and resources.get("GPU", 0) >= placement.num_gpus
-            and _allowed(labels.get(node, {}), placement)
+            and _allowed(labels.get(node, {}), wanted)
             for node, resources in available_resources_per_node().items()
         )
 
 
-def _allowed(labels: dict[str, str], placement: BackbonePlacement) -> bool:
+def _allowed(labels: dict[str, str], wanted: dict[str, str]) -> bool:
     """Plain selectors alone are judged here; Ray judges all of them when it starts the actor."""
     return all(
         labels.get(name) == value
-        for name, value in placement.labels.items()
+        for name, value in wanted.items()
         if not value.startswith(("!", "in("))
     )
 

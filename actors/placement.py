@@ -3,6 +3,7 @@
 from typing import Any, Literal, TypeAlias
 
 from actors.limits import Limits
+from actors.pools import pool_options
 from cluster.table import (
     TABLE,
     BackbonePlacement,
@@ -26,9 +27,9 @@ def backbone_options(placement: BackbonePlacement) -> dict[str, Any]:
         include={"num_cpus", "num_gpus", "max_concurrency", "max_restarts", "max_task_retries"}
     )
     options["scheduling_strategy"] = "SPREAD"
-    if placement.labels:
-        options["label_selector"] = dict(placement.labels)
-    return options
+    pool = pool_options("gpu") if placement.num_gpus else {}
+    labels = {**pool.get("label_selector", {}), **placement.labels}
+    return options | ({"label_selector": labels} if labels else {})
 
 
 def backbone_limits(placement: BackbonePlacement) -> Limits:
@@ -59,4 +60,5 @@ def trainer_options(placement: TrainerPlacement = TABLE.trainer) -> dict[str, An
     return {
         **placement.model_dump(include={"num_cpus", "max_retries"}),
         "retry_exceptions": [UnavailableError],
+        **pool_options("trainers"),
     }

@@ -9,31 +9,41 @@ from actors.sender import Priority
 Name = TypeVar("Name", bound=Hashable)
 
 
+_SAME = 1e-9
+"""Credits that differ by less are equal but for rounding."""
+
+
 class Turns(Generic[Name]):
     """Deficit round robin whose costs are known only after the service.
 
-    Every name has a credit. A service is charged when its cost is known, so a credit may fall below
-    zero; a name is served again once it is out of its debt. When none of those who wait is, all of
-    them are granted as much as the first needs: that is a round. Of several who may be served, the
-    one that has waited for its turn longest is.
+    Every name has a credit. What a service cost is taken from its name and granted, in equal parts,
+    to all that waited for it; the highest credit is served next, and of equal ones the one that has
+    not been served for longest. So a credit is what a name is owed by the others, and a deficit is
+    carried from round to round, as in deficit round robin with rounds as short as can be.
 
     Two names that wait all the time are served costs that differ by at most the largest single
-    cost. A name that has just come has no debt and no savings: it is served within one round, and
-    cannot have saved up while it asked for nothing. A debt outlives a pause of its name, else
-    whoever asks for one thing at a time would be treated better than whoever queues.
+    cost. A name that has just come has no debt and no savings. A debt outlives a pause of its name,
+    else whoever asks for one thing at a time would be treated better than whoever queues; savings
+    do not. However many newcomers there are, whoever waits is granted more with every service of
+    another, and so comes to its turn.
     """
 
     def __init__(self) -> None:
-        self._credits: OrderedDict[Name, float] = OrderedDict()  # next in turn first
+        self._credits: OrderedDict[Name, float] = OrderedDict()  # least lately served first
+        self._contenders: tuple[Name, ...] = ()
 
     def turn(self, waiting: Collection[Name]) -> Name:
         """Which of these is to be served; at least one waits."""
         for name in waiting:
             self._credits.setdefault(name, 0.0)
+        self._contenders = tuple(waiting)
         most = max(self._credits[name] for name in waiting)
-        if most < 0:
-            self._grant(-most, waiting)
-        chosen = next(n for n, credit in self._credits.items() if n in waiting and credit >= 0)
+        present = frozenset(waiting)
+        chosen = next(
+            name
+            for name, credit in self._credits.items()
+            if name in present and credit >= most - _SAME * max(1.0, abs(most))
+        )
         self._credits.move_to_end(chosen)
         return chosen
 
@@ -42,14 +52,14 @@ class Turns(Generic[Name]):
         return sorted(waiting, key=lambda name: -self._credits.get(name, 0.0))
 
     def charge(self, name: Name, cost: float) -> None:
-        """Note what a service cost, in any unit that all share."""
+        """Note what a service cost, in any unit that all share; after its `turn`."""
         self._credits[name] = self._credits.get(name, 0.0) - cost
-
-    def _grant(self, amount: float, waiting: Collection[Name]) -> None:
-        for name in list(self._credits):
-            self._credits[name] += amount
-            if name not in waiting and self._credits[name] >= 0:
-                del self._credits[name]  # nothing is owed: as if it had never been here
+        present = frozenset(self._contenders)
+        grant = cost / max(1, len(present))
+        for other in list(self._credits):
+            self._credits[other] += grant
+            if other not in present and self._credits[other] >= 0:
+                del self._credits[other]  # nothing is owed: as if it had never been here
 
 
 class Guarantee:

@@ -4,8 +4,8 @@
     python -m benchmarks.serve_load --haproxy --seconds 60  # HAProxy in front, keys as it asks for
     python -m benchmarks.serve_load --json out/bench/serve_load.json
 
-Clients are this process; Ray, proxy, replica and dispatcher are others. The farm runs nothing: what is
-measured is the door. On a machine whose cores are busy with other things the times say little.
+Clients are this process; Ray, proxy, replica and dispatcher are others. The farm runs nothing: what
+is measured is the door. On a machine whose cores are busy with other things the times say little.
 """
 
 import asyncio
@@ -127,20 +127,21 @@ async def flood(client: httpx2.AsyncClient, seconds: float, clients: int) -> dic
 
 async def listen(client: httpx2.AsyncClient, count: int, name: str) -> dict[str, Any]:
     """Event streams of one edit, all open at once; each must tell of the end."""
-    opened = 0
+    ready, opened = asyncio.Event(), 0
     ended: list[float] = []
 
     async def one() -> None:
         nonlocal opened
         async with client.stream("GET", f"/v1/edits/{name}/events") as response:
             opened += 1
-            async for line in response.aiter_lines():
-                if line in ("event: done", "event: failed", "event: cancelled"):
-                    ended.append(time.perf_counter())
+            if opened == count:
+                ready.set()
+            text = "".join([part async for part in response.aiter_text()])
+        assert "event: failed" in text, text
+        ended.append(time.perf_counter())
 
     listeners = [asyncio.create_task(one()) for _ in range(count)]
-    while opened < count:
-        await asyncio.sleep(0.05)
+    await ready.wait()
     cancelled = time.perf_counter()
     await client.post(f"/v1/edits/{name}/cancel")
     await asyncio.gather(*listeners)
@@ -220,8 +221,7 @@ async def measure(url: str, key: str, seconds: float, clients: int, listeners: i
     async with httpx2.AsyncClient(
         base_url=url, timeout=120, limits=limits, headers=headers
     ) as client:
-        while (await client.get("/readyz")).status_code != 200:
-            await asyncio.sleep(0.2)
+        assert (await client.get("/readyz")).status_code == 200
         for seed in range(10):
             await submit(client, 10**9 + seed)  # whatever is slow the first time
         alone = await one_by_one(client, 200)

@@ -20,6 +20,8 @@ WORKER_PORTS = (11000, 11999)
 USER_ID = 1000
 HOME = "/home/ray"
 MODEL_CACHE = "/models"
+API_KEYS = "/keys/keys.json"
+"""Tenants and digests of their keys, from a secret."""
 SETTLE_SECONDS = 90
 """From the notice of a machine's end to its end: for checkpoints. AWS gives 120 s, GCP 30 s."""
 

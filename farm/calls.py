@@ -89,13 +89,14 @@ class Midway:
     """Items of a stepped operation between two of its steps.
 
     Attributes:
-        tensors: their state, with a leading batch axis; its rows may be parted and joined.
+        tensors: their state: tensors with a leading batch axis, or whatever else the host can part
+            into rows and join again.
         phases: of each item: items of equal call key and phase may take their next step in one
             batch, whenever they began; None: the item has taken its last.
         work: of each item, done to get here.
     """
 
-    tensors: Tensors
+    tensors: Mapping[str, Any]
     phases: Sequence[Hashable]
     work: Mapping[str, int] = field(default_factory=dict[str, int])
 
@@ -113,11 +114,13 @@ class Stepped(ABC):
         """Before the first step of stacked items."""
 
     @abstractmethod
-    def step(self, networks: Any, tensors: Tensors, static: Static, phase: Any) -> Midway:
+    def step(
+        self, networks: Any, tensors: Mapping[str, Any], static: Static, phase: Any
+    ) -> Midway:
         """One step of items of one phase."""
 
     @abstractmethod
-    def end(self, networks: Any, tensors: Tensors, static: Static) -> Batch:
+    def end(self, networks: Any, tensors: Mapping[str, Any], static: Static) -> Batch:
         """The results of items that have taken their last step, and the work of this alone."""
 
     def __call__(self, networks: Any, tensors: Tensors, static: Static) -> Batch:

@@ -3,7 +3,7 @@ r"""Measure a method on held-out scenes, as definitions.md says.
     editfarm evaluate --model-set scenes --method style_diffusion --edits 192 --seed 1 \
         --types colour,background --json out/quality/style_diffusion.json
     editfarm evaluate --edits 192 --types colour,background --json out/quality/arms.json \
-        --arm plain:learned=nothing --arm forced:training=forced
+        --arm plain:learned=nothing --arm forced:training=forced --arm sdedit:method=sdedit
 
 The method sees the PNG bytes, the prompts and the word, through the farm; masks, scenes and the
 judge stay in this process. `--arm` does the same edits in another way; arms are compared pair by
@@ -44,9 +44,17 @@ from jobs.console import (
 )
 from jobs.edit import parse_parameter
 from jobs.evaluation.arms import Arm, plan_arms
+from jobs.evaluation.baselines import Drawn, draw_all
 from jobs.evaluation.cases import Trial, make_cases, make_trials
 from jobs.evaluation.measures import measures_of
-from jobs.evaluation.scores import MEASURES, Outcomes, all_bounds, judge_figures, score_trial
+from jobs.evaluation.scores import (
+    MEASURES,
+    Outcome,
+    Outcomes,
+    all_bounds,
+    judge_figures,
+    score_trial,
+)
 from jobs.evaluation.tables import arms_table, differences_table, types_table
 from jobs.records import TENANT
 from jobs.runners import choose_runner
@@ -94,9 +102,12 @@ def evaluate(
     check_writable(opened)
     started = time.monotonic()
     with choose_runner(models, opened, TENANT, inline=inline)() as runner:
-        outcomes = _run(runner, trials, max_in_flight)
-        say("measuring the sources without an edit")
         threads = 1 if inline else _THREADS
+        outcomes = {
+            **_run(runner, [t for t in trials if t.baseline is None], max_in_flight),
+            **draw_all(runner, [t.baseline for t in trials if t.baseline], threads=threads),
+        }
+        say("measuring the sources without an edit")
         bounds = all_bounds(runner, opened, TENANT, trials, outcomes, threads=threads)
         backbones = runner.describe()
     scores: dict[str, list[EditScore]] = {asked.name: [] for asked in arms}
@@ -119,7 +130,9 @@ def evaluate(
     raise typer.Exit(int(len(failed) > 0))
 
 
-def _run(runner: EditRunner, trials: Sequence[Trial], in_flight: int) -> Outcomes:
+def _run(
+    runner: EditRunner, trials: Sequence[Trial], in_flight: int
+) -> dict[str, EditResult | FarmError]:
     """Outcome of every trial, said as they come."""
     outcomes: dict[str, EditResult | FarmError] = {}
     started = last = time.monotonic()
@@ -151,9 +164,7 @@ def _record(
     """The JSON: the default arm's figures, every arm's, and what lies between them."""
     summaries = {name: summarise(column, seed=seed) for name, column in scores.items()}
     default, *others = arms
-    configs = {
-        trial.arm.name: trial.prepared.method.config.model_dump(mode="json") for trial in trials
-    }
+    configs = {trial.arm.name: trial.config.model_dump(mode="json") for trial in trials}
     return {
         "summary": summaries[default.name],
         "edits": [as_json(score) for score in scores[default.name]],
@@ -188,10 +199,11 @@ def _record(
 def _accelerator_seconds(arm: Arm, trials: Sequence[Trial], outcomes: Outcomes) -> float:
     """All that this arm's edits cost, without the stages that they found made."""
     results = [outcomes[trial.name] for trial in trials if trial.arm == arm]
-    return sum(r.provenance.accelerator_seconds for r in results if isinstance(r, EditResult))
+    farm = sum(r.provenance.accelerator_seconds for r in results if isinstance(r, EditResult))
+    return farm + sum(r.accelerator_seconds for r in results if isinstance(r, Drawn))
 
 
-def _pids(outcomes: Iterable[EditResult | FarmError]) -> dict[str, list[int]]:
+def _pids(outcomes: Iterable[Outcome]) -> dict[str, list[int]]:
     done = [o.provenance for o in outcomes if isinstance(o, EditResult)]
     return {
         "trainer_pids": sorted({p.trainer_pid for p in done}),

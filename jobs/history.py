@@ -27,6 +27,7 @@ from jobs.segments import read_log
 from jobs.sources import Pictures
 
 _DIGEST_BYTES = 12
+_NOT_FOR_GOOD = {"EditCancelledError", "BudgetExceededError"}  # of that run, not of the edit
 
 
 class RowDigests:
@@ -68,7 +69,7 @@ class History:
         if not isinstance(row, str) or len(row) != 2 * _DIGEST_BYTES:
             return
         failed = about.get("status") == "failed"
-        if failed and about.get("retryable"):
+        if failed and (about.get("retryable") or about.get("kind") in _NOT_FOR_GOOD):
             self._places.pop(bytes.fromhex(row), None)
             return
         self._places[bytes.fromhex(row)] = self._end, len(line), failed

@@ -203,8 +203,9 @@ def run_job(
     started, clock = datetime.now(UTC), time.monotonic()
     if options.report_file is not None:
         check_file(options.report_file)
-    check_writable(PatientStore(batch.store, patience=_CHECK_PATIENCE))
-    check_quota(batch.store, batch.tenant)
+    checked = PatientStore(batch.store, patience=_CHECK_PATIENCE)
+    check_writable(checked)
+    check_quota(checked, batch.tenant)
     name = f"{started:%Y%m%dT%H%M%S%f}-{uuid.uuid4().hex[:6]}"
     monitor = Monitor(JobFiles(batch.store, batch.job, batch.tenant), name)
     batch = replace(batch, store=PatientStore(batch.store))

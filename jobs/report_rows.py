@@ -17,7 +17,12 @@ from jobs.report_page import Fact, Picture, ReportRow, Timing, Word
 _PIXELATED_UP_TO = 128
 """Pixels a side; such pictures are embedded as they are and enlarged without smoothing."""
 _LARGEST = 480
-_OUTPUTS = {"mask": "mask.png", "attention": "attention.png"}
+_OUTPUTS = {
+    "mask": "mask.png",
+    "attention": "attention.png",
+    "boxes": "boxes.png",
+    "training loss": "loss.png",
+}
 _METRICS = "metrics.json"
 _SPELLINGS = {"psnr": "PSNR", "unet": "UNet", "vae": "VAE", "iou": "IoU"}
 

@@ -54,7 +54,7 @@ def serve(
     settings = Settings(
         store=opened.uri,
         model_set=model_set,
-        keys_file=None if keys is None else keys.absolute(),
+        keys_file=keys,
         image_stores=dict(_named_store(text) for text in image_store or []),
         webhook_hosts=tuple(webhook_host or ()),
         max_in_flight=max_in_flight,
@@ -78,7 +78,7 @@ def _named_store(text: str) -> tuple[str, str]:
         raise typer.BadParameter(
             f"--image-store {text!r}: write NAME=STORE, as photos=/data/photos"
         )
-    return name, open_store(uri).uri
+    return name, uri
 
 
 def _until_asked() -> None:

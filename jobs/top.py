@@ -132,7 +132,7 @@ def _view(address: str, figures: Mapping[str, Any]) -> list[Table | str]:
     edits = figures["edits"]
     done = ", ".join(f"{int(value)} {name}" for name, value in edits["by_state"].items())
     failed = ", ".join(f"{int(n)} {reason}" for reason, n in edits["failed_by_reason"].items())
-    waiting = ", ".join(f"{int(n)} {name}" for name, n in figures["waiting"].items()) or "0"
+    waiting = ", ".join(f"{int(n)} {name}" for name, n in sorted(figures["waiting"].items())) or "0"
     busy, running = figures["busy_share"], int(figures["running"])
     errors, lost = int(figures["store_errors"]), int(figures["lost_races"])
     lines = [

@@ -21,7 +21,9 @@ Networks = Annotated[Path, typer.Option(help="folder of networks")]
 
 
 def samples(
-    part: Annotated[str, typer.Argument(help="unet, unet-ungrounded or inpainting")] = "unet",
+    part: Annotated[
+        str, typer.Argument(help="unet, unet-ungrounded, inpainting or infinity")
+    ] = "unet",
     output: Output = Path("out/samples.png"),
     seed: Seed = 5,
     two_share: Annotated[

@@ -43,6 +43,7 @@ def build_api(services: Services) -> FastAPI:
         docs_url=None,  # both would load scripts from elsewhere
         redoc_url=None,
     )
+    api.state.gate = services.gate
     for routes in (edit_routes, openai_routes, model_routes, job_routes, link_routes):
         api.include_router(routes(services))
     api.include_router(health_routes(services))

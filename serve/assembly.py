@@ -9,6 +9,7 @@ from serve.batches import Batches
 from serve.dispatcher import Dispatcher, DispatchOptions
 from serve.doors import DispatcherDoor, EditFarm
 from serve.edits import Edits
+from serve.events import Listeners
 from serve.gate import Gate
 from serve.intake import Intake
 from serve.keys import KeyRing
@@ -52,16 +53,18 @@ def open_services(settings: Settings, door: DispatcherDoor) -> Services:
     """
     ledger = open_ledger(settings)
     intake = open_intake(settings, ledger)
+    metrics = Metrics()
     return Services(
         settings=settings,
         ledger=ledger,
         intake=intake,
         gate=open_gate(settings),
-        edits=Edits(ledger, intake, door),
+        edits=Edits(ledger, intake, door, log_prompts=settings.log_prompts),
         batches=Batches(ledger, intake, door),
         watcher=Watcher(ledger, door),
         door=door,
-        metrics=Metrics(),
+        metrics=metrics,
+        listeners=Listeners(settings.limits.max_listeners, metrics.listeners),
     )
 
 

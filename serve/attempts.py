@@ -22,7 +22,7 @@ from farm.storage.store import MissingKeyError
 from serve.doors import EditFarm
 from serve.intake import Intake
 from serve.ledger import Ledger
-from serve.problems import code_of, safe_detail
+from serve.problems import TooLongError, code_of, safe_detail
 from serve.records import EditRecord, Failure
 
 _log = logging.getLogger("editfarm.serve")
@@ -77,7 +77,8 @@ class Attempts:
         name = board_name(record.tenant, record.id)
         try:
             image = await self._io(self._ledger.image, record)
-            prepared = await self._io(self._intake.prepare, record, image)
+            mask = await self._io(self._ledger.mask, record)
+            prepared = await self._io(self._intake.prepare, record, image, mask)
             running = self._farm.run(name, prepared, tenant=record.tenant, priority=record.priority)
             result = await self._watched((record.tenant, record.id), running)
         except MissingKeyError:
@@ -103,12 +104,14 @@ class Attempts:
         try:
             while True:
                 done, _ = await asyncio.wait({task}, timeout=_NAG_SECONDS)
-                if done:
-                    return task.result()
                 late = time.monotonic() - deadline
-                if late > _STOP_GRACE:
-                    raise EditFailedError(f"{key[1]} ran longer than {self._max_seconds:g} s")
-                if late > 0 or key in self._stopping:
+                wanted = key in self._stopping
+                ended_late = late > 0 and not wanted
+                if done and not (ended_late and isinstance(task.exception(), EditCancelledError)):
+                    return task.result()
+                if done or late > _STOP_GRACE:
+                    raise TooLongError(f"it ran longer than {self._max_seconds:g} s")
+                if late > 0 or wanted:
                     await self._farm.stop(board_name(*key))
         finally:
             task.cancel()

@@ -90,7 +90,7 @@ class DispatcherDeployment:
     health_check_timeout_s=15,
     graceful_shutdown_timeout_s=5,
 )
-@ray_serve.ingress()
+@ray_serve.ingress()  # pyright: ignore[reportUntypedClassDecorator]
 class HttpDeployment:
     """One replica of the HTTP side.
 
@@ -148,6 +148,7 @@ def build(settings: Settings, make_farm: MakeFarm = ray_farm) -> Any:
         settings: of all its parts.
         make_farm: who runs edits, made in the dispatcher's process.
     """
+    settings = settings.absolute()
     http = HttpDeployment.options(num_replicas=settings.replicas)
     return http.bind(settings, DispatcherDeployment.bind(settings, make_farm))
 

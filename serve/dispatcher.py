@@ -256,6 +256,10 @@ class Dispatcher:
 
     async def _rescan(self) -> None:
         """Everything that has a marker is queued, running, or becomes so."""
+        for key in list(self._running):
+            record = await self._io(self._ledger.read, *key)
+            if record is not None and record.cancel_requested:  # whoever wished it could not say so
+                self._stopping.add(key)
         waiting = self._queue.ids()
         for pending in await self._io(lambda: list(self._ledger.pending())):
             if pending.id.startswith("j"):

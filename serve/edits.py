@@ -1,6 +1,7 @@
 """What tenants can do with edits, with no HTTP in it."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,8 @@ from serve.ledger import Claim, Ledger
 from serve.problems import BusyError, ConflictError, NotFoundError, TooManyError
 from serve.records import EditRecord, Failure, State, Webhook, is_id, new_id
 from serve.transfers import presign_download
+
+_log = logging.getLogger("editfarm.serve")
 
 _CHECKS_AT_ONCE = 4  # each may hold a decoded picture in memory
 _LOOKED_AT = 1000
@@ -47,10 +50,14 @@ class Edits:
         ledger: of records.
         intake: checks what is submitted.
         door: to the dispatcher.
+        log_prompts: whether they may appear in logs.
     """
 
-    def __init__(self, ledger: Ledger, intake: Intake, door: DispatcherDoor) -> None:
+    def __init__(
+        self, ledger: Ledger, intake: Intake, door: DispatcherDoor, *, log_prompts: bool = False
+    ) -> None:
         self._ledger, self._intake, self._door = ledger, intake, door
+        self._log_prompts = log_prompts
         self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
 
     async def submit(
@@ -96,7 +103,9 @@ class Edits:
                 claim = await asyncio.to_thread(self._ledger.claim, tenant, key, claim)
                 name = _same(claim, body).id
             record = new_record(tenant, name, submission, checked)
-            stored = await asyncio.to_thread(self._ledger.accept, record, checked.image)
+            stored = await asyncio.to_thread(
+                self._ledger.accept, record, checked.image, checked.mask
+            )
             accepted = True
         finally:
             if not accepted or name != reserved:
@@ -104,6 +113,8 @@ class Edits:
                     await self._door.release(tenant, reserved)
         with suppress(BusyError):  # it is durable: whoever dispatches next will find it
             await self._door.accept(tenant, name, record.priority, record.bytes_in)
+        if self._log_prompts:
+            _log.info("edit %s: %r", name, checked.request["target_prompt"])
         return stored, stored.created == record.created
 
     async def page(
@@ -179,11 +190,12 @@ class Edits:
             await self._door.forget(tenant, [name], record.stored_bytes)
 
     def _delete(self, record: EditRecord) -> None:
-        self._ledger.remove(record)
-        others = self._ledger.records(record.tenant)
+        """The record goes last: a deletion that fails can be asked for again."""
+        others = (o for o in self._ledger.records(record.tenant) if o.id != record.id)
         if not any(other.edit_id == record.edit_id for other in others):
             with suppress(InvalidRequestError):  # it never came to a result
                 delete_edit(self._ledger.store, record.tenant, record.edit_id)
+        self._ledger.remove(record)
 
     async def output(self, tenant: str, name: str, file: str) -> bytes:
         """One of an edit's files, checked against its digest.
@@ -247,7 +259,7 @@ def new_record(tenant: str, name: str, submission: Submission, checked: CheckedE
         edit_id=checked.edit_id,
         image_digest=checked.image_digest,
         created=time.time(),
-        bytes_in=len(checked.image),
+        bytes_in=len(checked.image) + len(checked.mask or b""),
         user=submission.user,
         job=submission.job,
         webhook=None if submission.webhook is None else Webhook(url=submission.webhook),

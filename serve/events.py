@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Generator
 from typing import Any, TypeVar
 
 from prometheus_client import Gauge
 
-from serve.problems import NotFoundError
+from serve.problems import NotFoundError, TooManyError
 from serve.views import edit_view
 from serve.watching import Watcher
 
@@ -21,14 +22,43 @@ def event(name: str, data: dict[str, Any]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
+class Listeners:
+    """Counts open streams, and refuses one too many.
+
+    Args:
+        most: of all tenants.
+        gauge: shows how many there are.
+    """
+
+    def __init__(self, most: int, gauge: Gauge) -> None:
+        self._most, self._gauge = most, gauge
+        self._open: Counter[str] = Counter()
+
+    def check(self, tenant: str) -> None:
+        """Raises `TooManyError` where there are too many already."""
+        if self._open.total() >= self._most or self._open[tenant] >= max(1, self._most // 2):
+            raise TooManyError("too_many_listeners", "too many event streams are open", 5.0)
+
+    @contextlib.contextmanager
+    def counted(self, tenant: str) -> Generator[None, None, None]:
+        """For as long as a stream is open."""
+        self._open[tenant] += 1
+        try:
+            with self._gauge.track_inprogress():
+                yield
+        finally:
+            self._open[tenant] -= 1
+            self._open += Counter()  # drops those without any
+
+
 async def edit_events(
-    watcher: Watcher, tenant: str, name: str, listeners: Gauge
+    watcher: Watcher, tenant: str, name: str, listeners: Listeners
 ) -> AsyncIterator[bytes]:
     """`state` first and on every change of state, `progress` on every step, the end's name last.
 
     The stream ends with the edit: `done`, `failed`, `cancelled`, or `deleted`.
     """
-    with listeners.track_inprogress():
+    with listeners.counted(tenant):
         state = None
         follow = watcher.follow(tenant, name)
         try:

@@ -1,7 +1,7 @@
 """From a request's body to a `Submission`: JSON, or a form with the picture attached."""
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
@@ -69,7 +69,7 @@ async def open_form(request: Request, limits: RequestLimits) -> AsyncGenerator[F
         await form.close()
 
 
-def text_fields(form: FormData, files: tuple[str, ...]) -> dict[str, str]:
+def text_fields(form: FormData, files: Collection[str]) -> dict[str, str]:
     """All text fields of a form.
 
     Raises:
@@ -108,7 +108,7 @@ async def attached(form: FormData, name: str, limits: RequestLimits) -> bytes | 
 
 
 async def read_submission(
-    request: Request, limits: RequestLimits, webhook_hosts: tuple[str, ...]
+    request: Request, limits: RequestLimits, webhook_hosts: Sequence[str]
 ) -> Submission:
     """What `POST /v1/edits` asks for.
 
@@ -118,7 +118,7 @@ async def read_submission(
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return submission(await read_json(request, limits), None, webhook_hosts)
+        return submission(await read_json(request, limits), webhook_hosts)
     if kind != "multipart/form-data":
         raise ProblemError(
             415,
@@ -127,15 +127,19 @@ async def read_submission(
         )
     async with open_form(request, limits) as form:
         image = await attached(form, "image", limits)
-        files = ("image", "image[]") if image is not None else ()
+        mask = await attached(form, "mask", limits)
+        files = [*_names("image", image), *_names("mask", mask)]
         fields: dict[str, Any] = dict(text_fields(form, files))
     if "parameters" in fields:
         fields["parameters"] = parse_json_object(fields["parameters"])
-    return submission(fields, image, webhook_hosts)
+    return submission(fields, webhook_hosts, image, mask)
 
 
 def submission(
-    fields: Mapping[str, Any], image: bytes | None, webhook_hosts: tuple[str, ...]
+    fields: Mapping[str, Any],
+    webhook_hosts: Sequence[str],
+    image: bytes | None = None,
+    mask: bytes | None = None,
 ) -> Submission:
     """Sort a submission's own fields out from the edit's.
 
@@ -155,7 +159,12 @@ def submission(
             _wrong("webhook_url", "is a text")
         check_webhook(webhook, webhook_hosts)
     edit = {name: value for name, value in fields.items() if name not in _OURS}
-    return Submission(edit, image, priority, user, webhook)
+    return Submission(edit, image, mask, priority, user, webhook)
+
+
+def _names(name: str, file: bytes | None) -> tuple[str, ...]:
+    """Fields in which a file was found."""
+    return () if file is None else (name, f"{name}[]")
 
 
 def _wrong(name: str, rule: str) -> NoReturn:

@@ -5,8 +5,9 @@ import hmac
 import ipaddress
 import time
 from collections.abc import Callable
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from farm.errors import InvalidRequestError
 from serve.keys import KeyRing, Tenant
@@ -35,7 +36,7 @@ class Gate:
         return self._keys is None
 
     async def __call__(self, request: Request) -> str:
-        """The caller's tenant; a FastAPI dependency.
+        """The caller's tenant.
 
         Raises:
             ProblemError: 401, whatever is wrong with the key.
@@ -90,6 +91,14 @@ class Gate:
             raise NotFoundError("link")
         text = "\n".join((tenant, name, file, str(expires)))
         return hmac.new(self._keys.link_secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+async def _caller(request: Request) -> str:
+    return await request.app.state.gate(request)
+
+
+Caller = Annotated[str, Depends(_caller)]
+"""The tenant that asks, in a route; see `Gate`."""
 
 
 def check_listening(host: str | None, *, has_keys: bool) -> None:

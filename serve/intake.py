@@ -29,6 +29,7 @@ class Submission:
     Attributes:
         fields: of the `EditRequest`; `image` names a stored picture where none is attached.
         image: the attached picture.
+        mask: the attached mask.
         priority: whether somebody waits for it.
         user: the client's own word for whoever asked.
         webhook: where to tell of the end.
@@ -37,6 +38,7 @@ class Submission:
 
     fields: Mapping[str, Any]
     image: bytes | None = None
+    mask: bytes | None = None
     priority: Priority = "interactive"
     user: str | None = None
     webhook: str | None = None
@@ -46,7 +48,8 @@ class Submission:
         """Of everything in it: equal submissions have equal ones."""
         about = [self.fields, self.priority, self.user, self.webhook]
         text = json.dumps(about, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode() + b"\0" + (self.image or b"")).hexdigest()
+        files = [hashlib.sha256(file or b"").digest() for file in (self.image, self.mask)]
+        return hashlib.sha256(text.encode() + b"".join(files)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class CheckedEdit:
         request: as it is recorded.
         edit_id: what determines the result.
         image: the picture's bytes; empty where the source is generated.
+        mask: the mask's bytes.
         image_digest: SHA-256 of the picture.
         pixels: of the picture.
     """
@@ -64,6 +68,7 @@ class CheckedEdit:
     request: dict[str, Any]
     edit_id: str
     image: bytes
+    mask: bytes | None
     image_digest: str
     pixels: int
 
@@ -104,24 +109,26 @@ class Intake:
             raise InvalidRequestError("there are two images, one attached and one named: send one")
         fields["priority"] = submission.priority
         fields["image"] = GENERATED if fields.get("image") == GENERATED else image_digest(image)
+        mask = self._mask(tenant, submission, fields)
         request = self._parse(fields)
         pixels = self._check_image(image)
-        prepared = prepare(request, image, self.model_set)
+        prepared = prepare(request, image, self.model_set, mask=mask)
         return CheckedEdit(
             {"method": request.method, **request.model_dump(mode="json", exclude_unset=True)},
             prepared.edit_id,
             image,
+            mask,
             prepared.image_digest,
             pixels,
         )
 
-    def prepare(self, record: EditRecord, image: bytes) -> PreparedEdit:
+    def prepare(self, record: EditRecord, image: bytes, mask: bytes | None) -> PreparedEdit:
         """What the farm runs for a record.
 
         Raises:
             InvalidRequestError: the farm has changed, and would refuse it today.
         """
-        return prepare(parse_request(record.request), image, self.model_set)
+        return prepare(parse_request(record.request), image, self.model_set, mask=mask)
 
     def read_named(self, name: str) -> bytes:
         """An object that a request names as `<store>://<key>`.
@@ -149,6 +156,19 @@ class Intake:
         if name.startswith(_UPLOADS):
             return _read(self._store, _upload(tenant, name.removeprefix(_UPLOADS)), name)
         return self.read_named(name)
+
+    def _mask(self, tenant: str, submission: Submission, fields: dict[str, Any]) -> bytes | None:
+        """The mask, attached or named; whether the method takes one is the request's to say."""
+        mask = submission.mask
+        if mask is None and fields.get("mask") is None:
+            return None
+        if mask is None:
+            mask = self._named_image(tenant, fields["mask"])
+        elif "mask" in fields:
+            raise InvalidRequestError("there are two masks, one attached and one named: send one")
+        decode_image(mask, limits=self._limits.images)
+        fields["mask"] = image_digest(mask)
+        return mask
 
     def _parse(self, fields: dict[str, Any]) -> EditRequest:
         served = self.model_set.name

@@ -142,13 +142,16 @@ class JobRunner:
 
     def _accept(self, job: JobRecord, name: str, line: bytes) -> EditRecord:
         fields = {"priority": "batch", **parse_json_object(line)}
-        image = fields.get("image")
-        if isinstance(image, str) and "://" not in image and not image.endswith(":"):
-            fields["image"] = f"{job.manifest.rpartition('/')[0]}/{image}"  # beside the manifest
-        submission = read_fields(fields, None, ())
+        for name in ("image", "mask"):
+            named = fields.get(name)
+            if isinstance(named, str) and "://" not in named and not named.endswith(":"):
+                fields[name] = f"{job.manifest.rpartition('/')[0]}/{named}"  # beside the manifest
+        submission = read_fields(fields, ())
         checked = self._intake.check(job.tenant, submission)
         record = new_record(job.tenant, name, submission, checked)
-        return self._ledger.accept(record.model_copy(update={"job": job.id}), checked.image)
+        return self._ledger.accept(
+            record.model_copy(update={"job": job.id}), checked.image, checked.mask
+        )
 
     async def _is_over(self, job: JobRecord) -> bool:
         """Whether somebody cancelled the job; notes how it goes now and then."""

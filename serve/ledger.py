@@ -4,6 +4,7 @@
 |---|---|---|
 | records | id of an edit | `EditRecord` |
 | images | id of an edit | the image's bytes, until the edit is done |
+| masks | id of an edit | the mask's, where there is one |
 | jobs | id of a job | `JobRecord` |
 | claims | digest of an `Idempotency-Key` | which edit it stands for |
 
@@ -52,12 +53,15 @@ class Ledger:
 
     store: Store
 
-    def accept(self, record: EditRecord, image: bytes) -> EditRecord:
+    def accept(self, record: EditRecord, image: bytes, mask: bytes | None) -> EditRecord:
         """Make an edit durable, or find it so already; all that was written outlives a crash."""
+        if mask is not None:
+            self.store.put_if_absent(online_key(record.tenant, "masks", record.id), mask)
         self.store.put_if_absent(online_key(record.tenant, "images", record.id), image)
         self.store.put_if_absent(pending_key(record.tenant, record.id), b"")
-        self.store.put_if_absent(_record_key(record.tenant, record.id), _dump(record))
-        return self.read(record.tenant, record.id) or record
+        written = self.store.put_if_absent(_record_key(record.tenant, record.id), _dump(record))
+        found = None if written is not None else self.read(record.tenant, record.id)
+        return found or record
 
     def read(self, tenant: str, name: str) -> EditRecord | None:
         """A tenant's edit, or None where it has none of that id."""
@@ -71,6 +75,16 @@ class Ledger:
             MissingKeyError: the edit is done, or was deleted.
         """
         return self.store.get(online_key(record.tenant, "images", record.id))
+
+    def mask(self, record: EditRecord) -> bytes | None:
+        """The mask's bytes, if one was handed in.
+
+        Raises:
+            MissingKeyError: as `image`.
+        """
+        if record.request.get("mask") is None:
+            return None
+        return self.store.get(online_key(record.tenant, "masks", record.id))
 
     def change(
         self, tenant: str, name: str, step: Callable[[EditRecord], EditRecord]
@@ -93,7 +107,7 @@ class Ledger:
         The marker goes last: until then a restarted farm looks again.
         """
         if not keep_image:
-            self.store.delete(online_key(record.tenant, "images", record.id))
+            self._drop_pictures(record.tenant, record.id)
         self.store.delete(pending_key(record.tenant, record.id))
 
     def reopen(self, record: EditRecord) -> None:
@@ -103,12 +117,12 @@ class Ledger:
     def remove(self, record: EditRecord) -> None:
         """Forget a record; what it led to is another matter."""
         self.store.delete(_record_key(record.tenant, record.id))
-        self.store.delete(online_key(record.tenant, "images", record.id))
+        self._drop_pictures(record.tenant, record.id)
         self.store.delete(pending_key(record.tenant, record.id))
 
     def sweep(self, pending: Pending) -> None:
         """Remove a marker whose record was never written, and its image."""
-        self.store.delete(online_key(pending.tenant, "images", pending.id))
+        self._drop_pictures(pending.tenant, pending.id)
         self.store.delete(pending_key(pending.tenant, pending.id))
 
     def pending(self) -> Iterator[Pending]:
@@ -172,6 +186,10 @@ class Ledger:
             job = self.job(tenant, name) if name > after else None
             if job is not None:
                 yield job
+
+    def _drop_pictures(self, tenant: str, name: str) -> None:
+        for kind in ("images", "masks"):
+            self.store.delete(online_key(tenant, kind, name))
 
     def _swap(
         self, kind: type[_Model], key: str, step: Callable[[_Model], _Model]

@@ -36,6 +36,8 @@ class RequestLimits(_Strict):
     """In one request: targets times combinations of parameters, or OpenAI's `n`."""
     max_wait_seconds: Positive = 120
     """Of `Prefer: wait`."""
+    max_listeners: Positive = 1000
+    """Event streams that one replica has open; a tenant may have half of them."""
 
     @property
     def images(self) -> ImageLimits:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from farm.requests import METHODS
 from serve.problems import Problem
 
 _EDIT = {
@@ -21,7 +22,7 @@ _FIELDS: dict[str, Any] = {
         "maxLength": 80,
         "description": "The word of the target prompt that says what is new.",
     },
-    "method": {"type": "string", "enum": ["style_diffusion", "learnable_regions"]},
+    "method": {"type": "string", "enum": list(METHODS)},
     "seed": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
     "model_set": {"type": "string", "maxLength": 256},
     "priority": {"type": "string", "enum": ["interactive", "batch"]},
@@ -44,6 +45,7 @@ SUBMIT_BODY: dict[str, Any] = {
                     "properties": _FIELDS
                     | {
                         "image": {"type": "string", "format": "binary"},
+                        "mask": {"type": "string", "format": "binary"},
                         "parameters": {"type": "string"} | _PARAMETERS,
                     },
                     "additionalProperties": False,
@@ -55,7 +57,11 @@ SUBMIT_BODY: dict[str, Any] = {
                     "type": "object",
                     "required": ["image", "source_prompt", "target_prompt"],
                     "properties": _FIELDS
-                    | {"image": _NAMED, "parameters": {"type": "object"} | _PARAMETERS},
+                    | {
+                        "image": _NAMED,
+                        "mask": _NAMED,
+                        "parameters": {"type": "object"} | _PARAMETERS,
+                    },
                     "additionalProperties": False,
                 },
                 "example": _EDIT | {"image": "photos://2026/circle.png"},

@@ -65,6 +65,13 @@ def check_mask(mask: bytes, image: bytes, limits: RequestLimits) -> None:
         raise InvalidImageError(f"mask has {found} pixels, the image {expected}: make them equal")
 
 
+def drawn_mask(mask: bytes) -> bytes:
+    """The same mask as the farm's methods take one: white where it may change."""
+    kept = decode_image(mask).alpha
+    assert kept is not None, "check_mask has seen it"
+    return encode_png(1 - kept)
+
+
 def finished(edited: bytes, wish: Wish, *, original: bytes, mask: bytes | None) -> bytes:
     """An edit's picture in the form wished for.
 

@@ -40,6 +40,10 @@ class Problem(BaseModel):
     request_id: str | None = None
 
 
+class TooLongError(EditFailedError):
+    """An edit ran longer than the operator allows."""
+
+
 class ProblemError(Exception):
     """Becomes a problem body."""
 
@@ -103,7 +107,7 @@ def safe_detail(error: FarmError) -> str:
     match error:
         case ModelSetError():
             return "the model set cannot be used; the operator's log says why"
-        case InvalidRequestError() | EditDivergedError() | EditCancelledError():
+        case InvalidRequestError() | EditDivergedError() | EditCancelledError() | TooLongError():
             return scrubbed(error.message)
         case EditFailedError():
             return "the edit failed; another seed or other parameters may do"

@@ -3,13 +3,14 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from farm.runner import load_result
 from serve.edits import Filter
 from serve.events import edit_events
 from serve.forms import read_submission
+from serve.gate import Caller
 from serve.openapi import SUBMIT_BODY, problems
 from serve.preferences import wait_seconds
 from serve.problems import ConflictError, NotFoundError, ProblemError
@@ -32,7 +33,6 @@ def edit_routes(services: Services) -> APIRouter:
     """Routes of edits."""
     routes = APIRouter(prefix="/v1/edits", tags=["edits"])
     edits, watcher, settings = services.edits, services.watcher, services.settings
-    Caller = Annotated[str, Depends(services.gate)]  # noqa: N806 - an annotation
 
     @routes.post(
         "",
@@ -155,7 +155,7 @@ def edit_routes(services: Services) -> APIRouter:
         "/{edit_id}/events",
         response_class=StreamingResponse,
         responses={
-            **problems(404),
+            **problems(404, 429),
             200: {
                 "description": "`state`, `progress`, and last the end's name.",
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
@@ -165,7 +165,8 @@ def edit_routes(services: Services) -> APIRouter:
     async def events(tenant: Caller, edit_id: EditId) -> StreamingResponse:
         """Server-Sent Events until the edit has ended."""
         await watcher.look(tenant, edit_id)
-        stream = edit_events(watcher, tenant, edit_id, services.metrics.listeners)
+        services.listeners.check(tenant)
+        stream = edit_events(watcher, tenant, edit_id, services.listeners)
         headers = {"X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 

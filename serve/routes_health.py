@@ -1,11 +1,12 @@
 """`/healthz`, `/readyz`, `/metrics`, `/v1/models`."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from farm.requests import METHODS
+from serve.gate import Caller
 from serve.openapi import problems
 from serve.problems import BusyError, NotFoundError
 from serve.services import Services
@@ -41,7 +42,6 @@ def health_routes(services: Services) -> APIRouter:
 def model_routes(services: Services) -> APIRouter:
     """`/v1/models`, as OpenAI's clients read it."""
     routes = APIRouter(prefix="/v1/models", tags=["openai"])
-    Caller = Annotated[str, Depends(services.gate)]  # noqa: N806 - an annotation
     models = [_model(f"{services.intake.model_set.name}/{method}") for method in METHODS]
 
     @routes.get("", responses=problems())

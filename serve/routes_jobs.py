@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from farm.requests import describe
 from serve.forms import read_json
+from serve.gate import Caller
 from serve.openapi import problems
 from serve.problems import ProblemError
 from serve.routes_edits import After, Limit
@@ -30,7 +31,6 @@ class JobRequest(BaseModel):
 def job_routes(services: Services) -> APIRouter:
     """Routes of jobs."""
     routes = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-    Caller = Annotated[str, Depends(services.gate)]  # noqa: N806 - an annotation
     body = {
         "requestBody": {
             "required": True,

@@ -3,9 +3,10 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
+from serve.gate import Caller
 from serve.openapi import problems
 from serve.problems import ConflictError
 from serve.routes_edits import EditId, file_response
@@ -16,7 +17,6 @@ from serve.transfers import presign_upload
 def link_routes(services: Services) -> APIRouter:
     """Routes of links and uploads."""
     routes = APIRouter(prefix="/v1", tags=["transfers"])
-    Caller = Annotated[str, Depends(services.gate)]  # noqa: N806 - an annotation
 
     @routes.get("/links/{edit_id}/{name}", response_class=Response, responses=problems(404, 409))
     async def linked(

@@ -11,17 +11,18 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from farm.requests import METHODS
 from serve.events import event, with_heartbeats
 from serve.forms import attached, open_form, parse_json_object, submission, text_fields
+from serve.gate import Caller
 from serve.intake import Submission
 from serve.openapi import OPENAI_BODY, problems
-from serve.pictures import Wish, check_mask, finished, parse_size
+from serve.pictures import Wish, check_mask, drawn_mask, finished, parse_size
 from serve.problems import ProblemError, problem_body
 from serve.records import EditRecord
 from serve.routes_edits import edits_link
@@ -31,6 +32,8 @@ _WAIT_SECONDS = 600.0
 _MOST = 10
 _HEARTBEAT_SECONDS = 15.0
 _PARAMETER = re.compile(r"parameters\[([a-z_]{1,64})\]")
+_TAKE_MASKS = ("edit_infinity",)
+"""Methods that use a mask themselves; what it keeps is put back for all."""
 _IGNORED = ("background", "quality", "input_fidelity", "moderation", "partial_images")
 """Of OpenAI's own models; they change nothing here."""
 
@@ -50,7 +53,6 @@ class _Order:
 def openai_routes(services: Services) -> APIRouter:
     """Routes of OpenAI's image API."""
     routes = APIRouter(prefix="/v1/images", tags=["openai"])
-    Caller = Annotated[str, Depends(services.gate)]  # noqa: N806 - an annotation
 
     @routes.post(
         "/edits",
@@ -170,12 +172,12 @@ async def _read_order(request: Request, services: Services) -> _Order:
     count = _whole(fields, "n", 1, 1, min(_MOST, limits.max_edits)) or 1
     for name in _IGNORED:
         fields.pop(name, None)
-    submissions = _submissions(fields, image, count, services)
+    submissions = _submissions(fields, image, mask, count, services)
     return _Order(submissions, image, mask, wish, by_url, stream)
 
 
 def _submissions(
-    fields: dict[str, str], image: bytes, count: int, services: Services
+    fields: dict[str, str], image: bytes, mask: bytes | None, count: int, services: Services
 ) -> tuple[Submission, ...]:
     """`n` edits that differ in their seeds."""
     if "source_prompt" not in fields:
@@ -195,9 +197,12 @@ def _submissions(
     if parameters:
         edit["parameters"] = parameters
     seed = _whole(edit, "seed", 0, 0, 2**32 - count) or 0
+    hosts = services.settings.webhook_hosts
+    drawn = None
+    if mask is not None and edit.get("method") in _TAKE_MASKS:
+        drawn = drawn_mask(mask)
     return tuple(
-        submission({**edit, "seed": seed + number}, image, services.settings.webhook_hosts)
-        for number in range(count)
+        submission({**edit, "seed": seed + number}, hosts, image, drawn) for number in range(count)
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from serve.batches import Batches
 from serve.doors import DispatcherDoor
 from serve.edits import Edits
+from serve.events import Listeners
 from serve.gate import Gate
 from serve.intake import Intake
 from serve.ledger import Ledger
@@ -26,3 +27,4 @@ class Services:
     watcher: Watcher
     door: DispatcherDoor
     metrics: Metrics
+    listeners: Listeners

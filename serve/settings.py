@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from farm.storage.opening import open_store
 from serve.limits import RequestLimits
 
 TENANT = "default"
@@ -40,3 +41,19 @@ class Settings(BaseModel):
     """Of the HTTP side, which is stateless."""
     log_prompts: bool = False
     """Whether prompts may appear in logs."""
+
+    def absolute(self) -> "Settings":
+        """The same for processes with other working directories.
+
+        Raises:
+            StoreError: a store's address is none.
+        """
+        folder = Path(self.model_set)
+        return self.model_copy(
+            update={
+                "store": open_store(self.store).uri,
+                "image_stores": {n: open_store(uri).uri for n, uri in self.image_stores.items()},
+                "keys_file": None if self.keys_file is None else self.keys_file.absolute(),
+                "model_set": str(folder.absolute()) if folder.is_dir() else self.model_set,
+            }
+        )

@@ -12,7 +12,7 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -112,7 +112,7 @@ def signature(secret: str, name: str, timestamp: str, body: bytes) -> str:
     return "v1," + base64.b64encode(digest).decode()
 
 
-def check_webhook(url: str, hosts: tuple[str, ...]) -> str:
+def check_webhook(url: str, hosts: Collection[str]) -> str:
     """The URL itself, if the operator allows its host.
 
     Raises:

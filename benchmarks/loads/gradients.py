@@ -30,10 +30,12 @@ class Load:
     Attributes:
         spec: of the networks.
         steps: optimiser steps.
+        alone: whether every call is computed in a batch of its own.
     """
 
     spec: ModelSpec
     steps: int
+    alone: bool = False
 
     def normal(self, seed: int, *shape: int) -> np.ndarray:
         return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
@@ -54,7 +56,7 @@ class Load:
             "alpha_prev": np.asarray(alphas[timestep - 50], dtype=np.float32),
             "target_latents": self.normal(number + 2, *spec.latent_shape),
         }
-        return Call("unet.context_loss", arrays)
+        return Call("unet.context_loss", arrays, {"alone": True} if self.alone else {})
 
     def sampling_call(self, seed: int) -> Call:
         """A whole sampling of the inpainting UNet under guidance: one call of many steps."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cluster.rendering.serving import serve_config
 from cluster.rendering.text import HEADER, yaml_text
 from cluster.settings import (
     DASHBOARD_PORT,
@@ -149,21 +150,39 @@ def dockerignore() -> str:
     return HEADER + "*\n" + "".join(f"!{name}\n" for name in kept) + "**/__pycache__\n"
 
 
-def compose(settings: Settings, serve_config: str) -> str:
+_COMPOSE_STORE = "s3://editfarm/farm?endpoint_url=http://store:9000&region=us-east-1"
+_SECRETS = "/run/secrets"
+
+
+def compose_serve(settings: Settings, base: str) -> str:
+    """Serve's configuration for the compose file's farm."""
+    return serve_config(
+        base,
+        store=_COMPOSE_STORE,
+        model_set=settings.model_set,
+        keys_file=f"{_SECRETS}/api_keys",
+        sizes={},
+    )
+
+
+def compose(settings: Settings, base: str) -> str:
     """A farm on one machine: head, HTTP door, store, Prometheus, Grafana."""
     store = {"AWS_ACCESS_KEY_ID": _STORE_USER, "AWS_SECRET_ACCESS_KEY": _STORE_PASSWORD}
     return yaml_text(
         {
             "name": settings.name,
             "services": {
-                "farm": _farm(store, serve_config),
+                "farm": _farm(store, serves=bool(base)),
                 "store": _store(),
                 "store-bucket": _bucket(),
                 "prometheus": _prometheus(),
                 "grafana": _grafana(),
             },
             "volumes": {name: {} for name in ("store", "models", "prometheus", "grafana")},
-            "secrets": {"ray_token": {"file": "./ray_token"}},
+            "secrets": {
+                "ray_token": {"file": "./ray_token"},
+                "api_keys": {"file": "./api_keys.json"},
+            },
         },
         comment=_COMPOSE_COMMENT,
     )
@@ -171,15 +190,16 @@ def compose(settings: Settings, serve_config: str) -> str:
 
 _COMPOSE_COMMENT = """\
 docker compose -f cluster/compose.yaml up --build. Before: a token in cluster/ray_token
-(openssl rand -hex 32), and STORE_USER, STORE_PASSWORD, GRAFANA_PASSWORD in cluster/.env. Ports on
-loopback only. For a GPU: build target cuda, and `gpus: all` at the service farm."""
+(openssl rand -hex 32), a key in cluster/api_keys.json (`editfarm keys add`), and STORE_USER,
+STORE_PASSWORD, GRAFANA_PASSWORD in cluster/.env. Ports are open on loopback only.
+For a GPU: build target cuda, and `gpus: all` at the service farm."""
 
 
-def _farm(store: dict[str, str], serve_config: str) -> dict[str, Any]:
+def _farm(store: dict[str, str], *, serves: bool) -> dict[str, Any]:
     start = (
         f"ray start --head --port={GCS_PORT} --dashboard-host=0.0.0.0 "
         f"--metrics-export-port={METRICS_PORT} && "
-        + ("serve deploy /config/serve.yaml && " if serve_config else "")
+        + ("serve deploy /config/serve.yaml && " if serves else "")
         + "exec sleep infinity"
     )
     return {
@@ -188,8 +208,8 @@ def _farm(store: dict[str, str], serve_config: str) -> dict[str, Any]:
         "command": ["bash", "-ec", start],
         "environment": environment()
         | store
-        | {"RAY_AUTH_TOKEN_PATH": "/run/secrets/ray_token", "RAY_SERVE_ENABLE_HA_PROXY": "1"},
-        "secrets": ["ray_token"],
+        | {"RAY_AUTH_TOKEN_PATH": f"{_SECRETS}/ray_token", "RAY_SERVE_ENABLE_HA_PROXY": "1"},
+        "secrets": ["ray_token", "api_keys"],
         "shm_size": "1gb",
         "ulimits": {"nofile": {"soft": 65536, "hard": 65536}},
         "security_opt": ["no-new-privileges:true"],
@@ -200,7 +220,7 @@ def _farm(store: dict[str, str], serve_config: str) -> dict[str, Any]:
         ],
         "volumes": [
             f"models:{MODEL_CACHE}",
-            *(["../serve/config.yaml:/config/serve.yaml:ro"] if serve_config else []),
+            *(["./serve.yaml:/config/serve.yaml:ro"] if serves else []),
         ],
         "healthcheck": {"test": ["CMD", "ray", "health-check"], "interval": "30s", "retries": 5},
         "depends_on": {"store-bucket": {"condition": "service_completed_successfully"}},

@@ -1,5 +1,6 @@
 """KubeRay's documents: a cluster for development, a job of edits, the online farm."""
 
+from pathlib import PurePosixPath
 from typing import Any
 
 from cluster.nodes import NodeTable
@@ -12,11 +13,13 @@ from cluster.rendering.pods import (
     variables,
     worker_group,
 )
-from cluster.settings import USER_ID, Settings
+from cluster.rendering.serving import serve_config as online_config
+from cluster.settings import API_KEYS, USER_ID, Settings
 
 API = "ray.io/v1"
 REDIS = "editfarm-redis"
 REDIS_SECRET = "editfarm-redis"  # noqa: S105 - a name
+KEYS_SECRET = "editfarm-api-keys"  # noqa: S105 - a name
 MANIFEST = "/manifest/edits.jsonl"
 MANIFEST_CONFIG = "editfarm-manifest"
 _ONLINE = {
@@ -34,11 +37,8 @@ def ray_cluster(nodes: NodeTable, settings: Settings) -> Document:
 def ray_job(nodes: NodeTable, settings: Settings) -> Document:
     """A manifest of edits as one job with a cluster of its own, removed in three steps."""
     cluster = _cluster(nodes, settings, {}, "batch")
-    head = cluster["headGroupSpec"]["template"]["spec"]
-    head["volumes"].append({"name": "manifest", "configMap": {"name": MANIFEST_CONFIG}})
-    head["containers"][0]["volumeMounts"].append(
-        {"name": "manifest", "mountPath": "/manifest", "readOnly": True}
-    )
+    volume = {"name": "manifest", "configMap": {"name": MANIFEST_CONFIG}}
+    _mount(cluster["headGroupSpec"], volume, "/manifest")
     spec = {
         "entrypoint": f"python -m jobs.edit_many --manifest {MANIFEST} --output {settings.store} "
         f"--model-set {settings.model_set} --max-in-flight 640 --json",
@@ -67,21 +67,32 @@ def ray_service(nodes: NodeTable, settings: Settings, serve_config: str) -> Docu
     Args:
         nodes: kinds of nodes.
         settings: of the deployment.
-        serve_config: Ray Serve's configuration, as text.
+        serve_config: Ray Serve's configuration for one machine, as text.
     """
     cluster = _cluster(nodes, settings, _ONLINE, "online")
+    keys = {"name": "api-keys", "secret": {"secretName": KEYS_SECRET}}
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        _mount(group, keys, str(PurePosixPath(API_KEYS).parent))
     cluster["gcsFaultToleranceOptions"] = {
         "redisAddress": f"{REDIS}.{settings.namespace}.svc:6379",
         "redisPassword": {"valueFrom": {"secretKeyRef": {"name": REDIS_SECRET, "key": "password"}}},
         "externalStorageNamespace": settings.name,
     }
+    gpus = sum(kind.max_nodes for kind in nodes.workers if kind.pool == "gpu")
     spec = {
         "serviceUnhealthySecondThreshold": 900,
         "deploymentUnhealthySecondThreshold": 300,
         "rayClusterDeletionDelaySeconds": 600,  # accepted edits finish on the old cluster
         "upgradeStrategy": {"type": "NewCluster"},
-        "excludeHeadPodFromServeSvc": True,
-        "serveConfigV2": serve_config,
+        # with no worker there at night the head alone answers
+        "excludeHeadPodFromServeSvc": False,
+        "serveConfigV2": online_config(
+            serve_config,
+            store=settings.store,
+            model_set=settings.model_set,
+            keys_file=API_KEYS,
+            sizes={"max_in_flight": 64, "backbones": 1, "max_backbones": gpus, "replicas": 2},
+        ),
         "rayClusterConfig": cluster,
     }
     return _document("RayService", settings.name, settings, spec)
@@ -123,6 +134,14 @@ def _document(kind: str, name: str, settings: Settings, spec: Document) -> Docum
         },
         "spec": spec,
     }
+
+
+def _mount(group: Document, volume: Document, path: str) -> None:
+    """Give the Ray container of a group's pods a volume, to read."""
+    pod = group["template"]["spec"]
+    pod["volumes"].append(volume)
+    mount = {"name": volume["name"], "mountPath": path, "readOnly": True}
+    pod["containers"][0]["volumeMounts"].append(mount)
 
 
 def _rules(status: str, *, workers: int, cluster: int, itself: int) -> list[Document]:

@@ -7,9 +7,15 @@ from cluster.nodes import NODES, NodeTable
 from cluster.rendering.alerts import alert_file
 from cluster.rendering.clouds import aws, gcp, onprem
 from cluster.rendering.dashboard import dashboard
-from cluster.rendering.images import compose, dockerfile, dockerignore, monitoring_files
+from cluster.rendering.images import (
+    compose,
+    compose_serve,
+    dockerfile,
+    dockerignore,
+    monitoring_files,
+)
 from cluster.rendering.kuberay_tree import kuberay_files
-from cluster.rendering.text import json_text
+from cluster.rendering.text import HEADER, json_text
 from cluster.settings import SETTINGS, Settings
 
 Files: TypeAlias = dict[str, str]
@@ -60,8 +66,10 @@ def _kuberay(nodes: NodeTable, settings: Settings, serve_config: str) -> Files:
 
 def _compose(nodes: NodeTable, settings: Settings, serve_config: str) -> Files:
     del nodes
+    served = compose_serve(settings, serve_config)
     return {
         "compose.yaml": compose(settings, serve_config),
+        **({"serve.yaml": HEADER + served} if served else {}),
         "Dockerfile": dockerfile(settings),
         "Dockerfile.dockerignore": dockerignore(),
         "monitoring/alerts.yaml": alert_file(),

@@ -31,6 +31,11 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> Any:
 _Dumper.add_representer(str, _represent_text)
 
 
+def plain_yaml(document: Any) -> str:
+    """YAML without a header: for a text inside another document."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=_WIDTH, allow_unicode=True)
+
+
 def yaml_text(*documents: Any, comment: str = "") -> str:
     """YAML of one or several documents, keys in the order given."""
     body = yaml.dump_all(

@@ -37,9 +37,19 @@ def _shares(value: Any) -> Any:
     for item in items:
         ends = item.values() if isinstance(item, Mapping) else [item]
         for end in ends:
-            if isinstance(end, int | float) and not 0 <= end <= 1:
-                raise ValueError(f"{end:g} is outside 0 to 1: it is a share of all steps")
+            share = _number(end)
+            if not 0 <= share <= 1:
+                raise ValueError(f"{share:g} is outside 0 to 1: it is a share of all steps")
     return tuple(value) if isinstance(value, list) else value
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"found {value!r:.80}, expected a number from 0 to 1, which is a share of all steps"
+        ) from None
 
 
 Shares = Annotated[Tau | tuple[Tau, ...], BeforeValidator(_shares)]

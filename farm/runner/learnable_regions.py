@@ -16,10 +16,15 @@ from farm.methods.learnable_regions.analysed import Analysis
 from farm.methods.learnable_regions.analysis import analyse
 from farm.methods.learnable_regions.config import LearnableRegionsConfig
 from farm.methods.learnable_regions.editing import RegionEdit, edit
-from farm.methods.learnable_regions.figures import draw_attention, draw_boxes, report
+from farm.methods.learnable_regions.figures import draw_attention, draw_boxes, draw_curve, report
 from farm.methods.learnable_regions.plan import PromptPlan, check_config, plan_prompts, region_spec
 from farm.methods.learnable_regions.search import search, tabulate
-from farm.methods.learnable_regions.searched import Search, SearchState, network_of
+from farm.methods.learnable_regions.searched import (
+    Search,
+    SearchState,
+    network_of,
+    network_tensors,
+)
 from farm.methods.learnable_regions.work import needs_table
 from farm.progress import Progress
 from farm.regions import RegionsClient
@@ -98,7 +103,7 @@ class LearnableRegionsRun:
             )
             return {_file(stage): pack_tensors(state.to_tensors())}
         if state is None:
-            state = SearchState.from_tensors(unpack_tensors(read(TABLE)[_file(TABLE)])[0])
+            state = unpack_table(read(TABLE))
         found = yield from search(
             image,
             _analysis(read),
@@ -121,7 +126,12 @@ class LearnableRegionsRun:
             edited=output.image,
             pictures=self._pictures(bench, output, found),
             figures=output.figures,
-            files={"regions.json": json.dumps(report(output, found), indent=1).encode()},
+            files={
+                "regions.json": json.dumps(
+                    report(output, found) | {"shortened_prompts": dict(self.prompts.cut)}, indent=1
+                ).encode(),
+                "anchornet.safetensors": pack_tensors(network_tensors(output.network)),
+            },
         )
 
     def _pictures(self, bench: Workbench, output: RegionEdit, found: Search) -> dict[str, Tensor]:
@@ -136,6 +146,8 @@ class LearnableRegionsRun:
         if self.config.selection.draw_box:
             boxes = [candidate.region.box for candidate in output.candidates]
             pictures["boxes"] = draw_boxes(image, boxes, output.box)
+        if len(found.curve) > 0:
+            pictures["loss"] = draw_curve(found.curve)
         return pictures
 
 
@@ -172,13 +184,13 @@ def _read_start(path: Path) -> bytes:
         network = network_of(unpack_tensors(data)[0])
     except (OSError, CorruptArtifactError) as error:
         raise InvalidRequestError(
-            f"anchornet {str(path)!r} cannot be read ({error}): name the search.safetensors of an "
-            "earlier edit (editfarm artifacts download)"
+            f"anchornet {str(path)!r} cannot be read ({error}): name the anchornet.safetensors of "
+            "an earlier edit, or of python -m jobs.train_anchornet"
         ) from error
     if not network:
         raise InvalidRequestError(
-            f"anchornet {str(path)!r} holds no AnchorNet: name the search.safetensors of an "
-            "earlier edit (editfarm artifacts download)"
+            f"anchornet {str(path)!r} holds no AnchorNet: name the anchornet.safetensors of "
+            "an earlier edit, or of python -m jobs.train_anchornet"
         )
     return data
 
@@ -192,9 +204,26 @@ def unpack_search(files: Files) -> Search:
     return Search.from_tensors(unpack_tensors(files[_file(SEARCH)])[0])
 
 
-def _analysis(read: ReadStage) -> Analysis:
-    files: Files = read(ANALYSIS)
+def unpack_table(files: Files) -> SearchState:
+    """The loss table, with its anchors and boxes, among the files of its stage.
+
+    Raises:
+        CorruptArtifactError: it is not whole.
+    """
+    return SearchState.from_tensors(unpack_tensors(files[_file(TABLE)])[0])
+
+
+def unpack_analysis(files: Files) -> Analysis:
+    """The analysis among the files of its stage.
+
+    Raises:
+        CorruptArtifactError: it is not whole.
+    """
     return Analysis.from_tensors(unpack_tensors(files[_file(ANALYSIS)])[0])
+
+
+def _analysis(read: ReadStage) -> Analysis:
+    return unpack_analysis(read(ANALYSIS))
 
 
 def _file(stage: str) -> str:

@@ -27,6 +27,7 @@ from botocore.exceptions import (
     ProfileNotFound,
     ResponseStreamingError,
 )
+from urllib3.exceptions import HTTPError
 
 from farm.errors import StoreError
 from farm.storage.keys import is_key, validate_key, validate_prefix
@@ -168,6 +169,26 @@ class S3Store:
         with closing(reply["Body"]) as body:  # its own `with` gives the stream below it
             return body.read(), reply["ETag"]
 
+    def presigned_get(self, key: str, seconds: int, name: str) -> str:
+        """An address by which anybody may read the object for so long, to save as `name`."""
+        where = self._where(key)
+        with self._clear_errors("sign", key):
+            return self._client.generate_presigned_url(
+                "get_object",
+                Params={**where, "ResponseContentDisposition": f'attachment; filename="{name}"'},
+                ExpiresIn=seconds,
+            )
+
+    def presigned_post(self, key: str, seconds: int, max_bytes: int) -> dict[str, Any]:
+        """`url` and form `fields` by which anybody may write the object, once or again, so long."""
+        where = self._where(key)
+        with self._clear_errors("sign", key):
+            return self._client.generate_presigned_post(
+                **where,
+                Conditions=[["content-length-range", 1, max_bytes]],
+                ExpiresIn=seconds,
+            )
+
     def _put_on_condition(self, key: str, data: bytes, **condition: str) -> Version | None:
         where = self._where(key)
         with self._clear_errors("write", key):
@@ -215,6 +236,8 @@ class S3Store:
             raise UnusableStoreError(f"{where}: {error}; correct the store's address") from error
         except BotoCoreError as error:
             raise StoreError(f"{where}: {error}; see that the address is right") from error
+        except HTTPError as error:  # a reply torn in its middle, which botocore lets through
+            raise StoreError(f"{where}: {error}; try again") from error
         except ValueError as error:  # how botocore refuses an endpoint that is no address
             raise UnusableStoreError(f"{where}: {error}; correct endpoint_url") from error
 
@@ -222,7 +245,7 @@ class S3Store:
 def _repeated(read: Callable[[], _T]) -> _T:
     """The SDK tries again until a reply begins; a reply that breaks off is ours to repeat."""
     for _ in range(_READ_TRIES - 1):
-        with suppress(IncompleteReadError, ResponseStreamingError):
+        with suppress(IncompleteReadError, ResponseStreamingError, HTTPError):
             return read()
     return read()
 

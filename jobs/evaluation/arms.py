@@ -8,6 +8,7 @@ from typing import Any
 from farm.errors import InvalidRequestError
 from farm.requests import METHODS
 from jobs.edit import parse_parameter
+from jobs.evaluation.baselines import BASELINES
 
 DEFAULT_ARM = "default"
 _FORM = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
@@ -20,7 +21,7 @@ class Arm:
 
     Attributes:
         name: in tables and JSON.
-        method: one of `farm.requests.METHODS`.
+        method: one of `farm.requests.METHODS`, or of `jobs.evaluation.baselines.BASELINES`.
         parameters: of the method; the rest is the model set's default.
     """
 
@@ -40,7 +41,7 @@ def plan_arms(method: str, parameters: dict[str, Any], texts: Sequence[str]) -> 
     Raises:
         InvalidRequestError: there is no such method, a text is not in the form, or a name is twice.
     """
-    _check_method(method)
+    _check_method(method, METHODS)
     default = Arm(DEFAULT_ARM, method, parameters)
     arms = [default, *(parse_arm(text, default) for text in texts)]
     names = [arm.name for arm in arms]
@@ -69,11 +70,11 @@ def parse_arm(text: str, default: Arm) -> Arm:
         )
     given = dict(parse_parameter(part) for part in _NEXT.split(rest) if part)
     method = str(given.pop("method", default.method))
-    _check_method(method)
+    _check_method(method, (*METHODS, *BASELINES))
     kept = default.parameters if method == default.method else {}
     return Arm(name, method, {**kept, **given})
 
 
-def _check_method(method: str) -> None:
-    if method not in METHODS:
-        raise InvalidRequestError(f"no method {method!r}; there are {', '.join(METHODS)}")
+def _check_method(method: str, known: Sequence[str]) -> None:
+    if method not in known:
+        raise InvalidRequestError(f"no method {method!r}; there are {', '.join(known)}")

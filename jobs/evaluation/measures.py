@@ -75,6 +75,35 @@ class Measures(Protocol):
         ...
 
 
+class BaselineMeasures:
+    """Of what leaves nothing but a picture of the model set's UNet for diffusion."""
+
+    def same_bounds(self, prepared: PreparedEdit) -> Hashable:
+        del prepared
+        return "baseline"
+
+    def bounds(
+        self, executor: Executor, store: Store, tenant: str, prepared: PreparedEdit, source: Image
+    ) -> Bounds:
+        del store, tenant
+        return Bounds(autoencoded(executor, prepared, source))
+
+    def found(
+        self,
+        store: Store,
+        tenant: str,
+        prepared: PreparedEdit,
+        result: EditResult,
+        truth: EditTruth,
+    ) -> Found:
+        del store, tenant, prepared, result, truth
+        return NOTHING
+
+
+NOTHING = Found(mask=None, map=None)
+"""Of an edit that left a picture alone."""
+
+
 def autoencoded(executor: Executor, prepared: PreparedEdit, source: Image) -> Image:
     """The source through the model set's autoencoder for diffusion."""
     client = DiffusionClient(executor, prepared.model_set.spec)

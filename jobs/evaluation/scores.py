@@ -3,7 +3,7 @@
 import math
 from collections.abc import Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -17,18 +17,29 @@ from farm.zoo.evaluation import EditScore
 from farm.zoo.judge import Judge
 from farm.zoo.scoring import fidelity, is_success, judge_edit, score_region
 from jobs.batch import EditRunner
+from jobs.evaluation.baselines import SDEDIT, Drawn
 from jobs.evaluation.cases import Trial
 from jobs.evaluation.edit_infinity import EditInfinityMeasures
 from jobs.evaluation.learnable_regions import LearnableRegionsMeasures
-from jobs.evaluation.measures import Bounds, Measures, measures_of
+from jobs.evaluation.measures import (
+    NOTHING,
+    BaselineMeasures,
+    Bounds,
+    Found,
+    Image,
+    Measures,
+    measures_of,
+)
 from jobs.evaluation.style_diffusion import StyleDiffusionMeasures
 
 MEASURES: Mapping[str, Measures] = {
     "style_diffusion": StyleDiffusionMeasures(),
     "learnable_regions": LearnableRegionsMeasures(),
     "edit_infinity": EditInfinityMeasures(),
+    SDEDIT: BaselineMeasures(),
 }
-Outcomes = Mapping[str, EditResult | FarmError]
+Outcome: TypeAlias = EditResult | Drawn | FarmError
+Outcomes: TypeAlias = Mapping[str, Outcome]
 """By name of a trial."""
 
 
@@ -45,7 +56,7 @@ def all_bounds(
 
     Several at once share the backbone's batches.
     """
-    edited = [trial for trial in trials if isinstance(outcomes[trial.name], EditResult)]
+    edited = [trial for trial in trials if not isinstance(outcomes[trial.name], FarmError)]
     first: dict[Hashable, Trial] = {}
     for trial in edited:
         first.setdefault(_key(trial), trial)
@@ -67,7 +78,7 @@ def _key(trial: Trial) -> Hashable:
 
 def score_trial(
     trial: Trial,
-    outcome: EditResult | FarmError,
+    outcome: Outcome,
     bounds: Bounds | None,
     store: Store,
     tenant: str,
@@ -86,9 +97,7 @@ def score_trial(
     }
     if isinstance(outcome, FarmError) or bounds is None:
         return EditScore(**about, error=str(outcome))
-    edited = decode_image(load_output(store, outcome, "edited.png")).image
-    measures = measures_of(trial.arm.method, MEASURES)
-    found = measures.found(store, tenant, trial.prepared, outcome, truth)
+    edited, found = _result(trial, outcome, store, tenant)
     judgement = judge_edit(judge, edited, edit, truth)
     figures = fidelity(edited, bounds.autoencoded, truth)
     region = score_region(truth, found.mask, found.map)
@@ -113,8 +122,21 @@ def score_trial(
     )
 
 
-def _cost(outcome: EditResult) -> dict[str, Any]:
+def _result(
+    trial: Trial, outcome: EditResult | Drawn, store: Store, tenant: str
+) -> tuple[Image, Found]:
+    if isinstance(outcome, Drawn):
+        return outcome.image, NOTHING
+    edited = decode_image(load_output(store, outcome, "edited.png")).image
+    measures = measures_of(trial.arm.method, MEASURES)
+    return edited, measures.found(store, tenant, trial.prepared, outcome, trial.case.truth)
+
+
+def _cost(outcome: EditResult | Drawn) -> dict[str, Any]:
     """Time and work of an edit that made all of its stages; one that found some tells neither."""
+    if isinstance(outcome, Drawn):
+        names = ("seconds", "accelerator_seconds", "calls")
+        return {name: getattr(outcome, name) for name in names}
     provenance = outcome.provenance
     if set(provenance.stages_made) != set(provenance.stages):
         return {}

@@ -67,10 +67,11 @@ class SteppingHost:
 
     def _stepped(self, item: Call | Paused) -> Outcome | Paused:
         call = item.call if isinstance(item, Paused) else item
-        done = item.held if isinstance(item, Paused) else 0
+        done, before = (item.held, item.seconds) if isinstance(item, Paused) else (0, 0.0)
+        seconds = before + 1.0  # of each step, whoever shares it
         if done == call.static.get("steps", 0):
-            return Answer(call.arrays, {"steps": done}, float(done + 1))
-        return Paused(call, "step", done + 1, {}, float(done + 1))
+            return Answer(call.arrays, {"steps": done}, seconds)
+        return Paused(call, "step", done + 1, {}, seconds)
 
 
 async def queued(

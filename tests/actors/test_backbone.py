@@ -171,6 +171,18 @@ def test_no_room_for_a_backbone_is_said_in_time() -> None:
         pytest.fail("a farm without room was opened")
 
 
+@pytest.mark.parametrize(("wish", "found"), [("!here", True), ("here", False)])
+def test_a_backbone_starts_where_its_labels_allow(wish: str, found: bool) -> None:
+    """No node of this Ray has the label, which a wish may forbid or demand."""
+    row = SMALL.model_copy(update={"labels": {"farm/pool": wish}})
+    if not found:
+        with pytest.raises(UnavailableError), open_farm(ToyHost, placement=row, timeout=0.5):
+            pytest.fail("a backbone started on a node without its label")
+        return
+    with open_farm(ToyHost, placement=row) as farm:
+        assert len(farm.executor().run_all([echo(1)])) == 1
+
+
 class FakeBackbone:
     """Stands for a handle: answers from a list of rounds, and records what it was asked."""
 

@@ -65,7 +65,7 @@ def test_a_cap_grows_from_one_while_memory_allows() -> None:
 def test_probing_never_runs_out_where_items_are_equal(
     room: int, item: int, batch: int, largest: int
 ) -> None:
-    """Memory grows with the batch; what a batch takes beside its items makes an item look dearer."""
+    """What a batch takes beside its items makes an item look dearer: the safe side."""
     if item + batch > room:
         return
     memory = Memory(room, item, batch)
@@ -135,11 +135,11 @@ def test_a_cost_is_the_line_through_what_was_seen(
         assert cost.of(size) == pytest.approx(base + slope * size, rel=1e-3)
 
 
-def test_a_cost_of_one_known_size_is_proportional_above_it() -> None:
+def test_a_cost_of_one_known_size_is_proportional() -> None:
     cost = Cost()
     assert cost.of(4) is None
     cost.seen(4, 2.0)
-    assert (cost.of(4), cost.of(8), cost.of(1)) == (2.0, 4.0, 2.0)
+    assert (cost.of(4), cost.of(8), cost.of(1)) == (2.0, 4.0, 0.5)
 
 
 def test_waits_are_as_long_as_the_gaps_and_end_when_they_are_in_vain() -> None:
@@ -149,8 +149,8 @@ def test_waits_are_as_long_as_the_gaps_and_end_when_they_are_in_vain() -> None:
         waits.answered(float(step))
         waits.arrived(step + 0.002)
     waits.answered(30.0)
-    assert waits.patience(30.0) == pytest.approx(0.006, rel=0.05)
-    assert waits.patience(30.004) == pytest.approx(0.002, rel=0.2)
+    assert waits.patience(30.0) == pytest.approx(0.008, rel=0.05)  # three gaps and a bit
+    assert waits.patience(30.004) == pytest.approx(0.004, rel=0.1)
     assert waits.patience(30.1) == 0
     for step in range(3):
         waits.answered(40.0 + step)

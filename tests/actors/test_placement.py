@@ -4,9 +4,11 @@ import pytest
 from pydantic import ValidationError
 
 from actors.placement import (
+    backbone_limits,
     backbone_options,
     backbone_placement,
     board_options,
+    fleet_options,
     trainer_options,
 )
 from cluster.table import TABLE, BackbonePlacement
@@ -29,6 +31,27 @@ def test_options_are_the_tables_figures() -> None:
         "max_retries": 3,
         "retry_exceptions": [UnavailableError],
     }
+
+
+def test_labels_say_which_nodes_and_several_models_share_an_accelerator() -> None:
+    row = TABLE.backbone_on_gpu.model_copy(
+        update={"num_gpus": 0.25, "labels": {"farm/pool": "gpu", "farm/market": "!spot"}}
+    )
+    options = backbone_options(row)
+    assert options["label_selector"] == {"farm/pool": "gpu", "farm/market": "!spot"}
+    assert options["num_gpus"] == 0.25
+    assert options["scheduling_strategy"] == "SPREAD"
+    assert "label_selector" not in backbone_options(TABLE.backbone_on_gpu)
+
+
+def test_limits_and_the_fleet_s_options_are_the_tables_figures() -> None:
+    row = TABLE.backbone_on_cpu.model_copy(
+        update={"max_tenant_queue": 7, "pad_batches": True, "step_seconds": 9.0}
+    )
+    limits = backbone_limits(row)
+    assert (limits.max_batch, limits.max_queue, limits.max_tenant_queue) == (16, 1024, 7)
+    assert (limits.step_seconds, limits.pad) == (9.0, True)
+    assert fleet_options() == {"num_cpus": 0, "max_restarts": -1}
 
 
 def test_every_trainer_that_fits_a_node_may_call_a_backbone_at_once() -> None:

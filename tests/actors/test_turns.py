@@ -60,13 +60,19 @@ def test_a_debt_outlives_a_pause() -> None:
         served[name] += cost
         if name == "dear":
             away = 1  # it takes its answer and asks again
-    assert abs(served["dear"] - served["cheap"]) <= 11
+    # it is away half of the time and still had its part alone, or every other turn, not more
+    assert 0.8 <= served["dear"] / served["cheap"] <= 1.1
 
 
-def test_what_is_owed_by_nobody_is_forgotten() -> None:
+def test_newcomers_without_end_starve_nobody() -> None:
+    """And what nobody is owed is forgotten."""
     turns: Turns[int] = Turns()
+    served = 0
     for number in range(1000):
-        turns.charge(turns.turn([number, -1]), 1.0)
+        name = turns.turn([-1, number])
+        served += name == -1
+        turns.charge(name, 1.0)
+    assert served >= 300
     assert len(turns._credits) < 20
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import tempfile
@@ -57,16 +58,17 @@ class Nodes:
         """Workers of a node with what they call themselves."""
         return children_of(node.all_processes["raylet"][0].process.pid)
 
-    def named(self, *, backbones: bool) -> list[int]:
-        """Processes of backbones, or of trainers at work."""
-        found: list[int] = []
-        for node in self.workers:
-            for pid, title in self.processes(node):
-                if not title.startswith("ray::") or "IDLE" in title or "ProgressBoard" in title:
-                    continue
-                if ("Backbone" in title) == backbones:
-                    found.append(pid)
-        return found
+    def trainers(self) -> list[int]:
+        """Processes that run an edit; they are called by its line and name."""
+        return self._called(re.compile(r"ray::\d+:"))
+
+    def backbones(self) -> list[int]:
+        """Processes that hold the networks."""
+        return self._called(re.compile(r"ray::Backbone"))
+
+    def _called(self, title: re.Pattern[str]) -> list[int]:
+        found = [each for node in self.workers for each in self.processes(node)]
+        return [pid for pid, name in found if title.match(name)]
 
 
 @contextmanager

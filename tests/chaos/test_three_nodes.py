@@ -127,7 +127,7 @@ class Killer:
         self.countdown = self.draw.randint(max(1, self.storm.pause // 2), self.storm.pause)
 
     def tick(self, driver: subprocess.Popen) -> None:
-        trainers = self.nodes.named(backbones=False)
+        trainers = self.nodes.trainers()
         if not self.left or not trainers:
             return  # before the farm stands there is nothing to lose
         self.countdown -= 1
@@ -138,7 +138,7 @@ class Killer:
             case "trainer":
                 kill(self.draw.choice(trainers))
             case "backbone":
-                found = self.nodes.named(backbones=True)
+                found = self.nodes.backbones()
                 if not found:
                     return  # it is just starting anew
                 kill(self.draw.choice(found))
@@ -214,7 +214,7 @@ def expect_committed_once(uri: str, edits, expected, wire: CountingWire) -> list
     return results
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_six_edits_survive_one_death_of_each_kind(models: ModelSet, tmp_path: Path) -> None:
     storm = Storm(6, ("trainer", "backbone", "driver", "node"), pause=6, fault_share=0.04)
     figures = run_storm(storm, models, tmp_path)

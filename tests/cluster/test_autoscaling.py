@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from actors.draining import drain
 from actors.local import accelerator
 from actors.placement import backbone_options, trainer_options
-from actors.pools import pool_options
 from cluster.nodes import NODES, NodeTable
 from cluster.table import TABLE
 from farm.storage.local import LocalStore
@@ -59,7 +58,8 @@ def at_rest(state) -> bool:
 def test_gpus_come_with_work_spot_first_up_to_the_maximum_and_go(cluster, tmp_path):
     cluster.wait(at_rest)  # trainer-spot, which has a minimum of one, came by itself
     assert accelerator() == "cuda"  # no GPU is there, and yet backbones are to ask for one
-    options = {**backbone_options(TABLE.backbone_on_gpu), **pool_options("gpu")}
+    options = backbone_options(TABLE.backbone_on_gpu)
+    assert options["label_selector"] == {"farm/pool": "gpu"}
     actor = ray.remote(Holder).options(**options)
     holders = [actor.remote()]
     first = ray.get(holders[0].node.remote(), timeout=60)
@@ -107,7 +107,7 @@ def test_a_drained_spot_nodes_trainers_go_on_elsewhere_from_their_checkpoints(cl
     state = cluster.wait(at_rest)
     (spot,) = [node.id for node in state.nodes if node.kind == "trainer-spot"]
     meeting = Meeting.at(tmp_path / "meeting")
-    task = ray.remote(train).options(**trainer_options(), **pool_options("trainers"))
+    task = ray.remote(train).options(**trainer_options())
     held = task.remote(tmp_path / "store", "held", meeting.folder)
     meeting.await_arrival()
     drain(cluster.address, spot, seconds=30, message="spot notice")

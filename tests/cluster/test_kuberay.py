@@ -4,10 +4,12 @@ import copy
 import json
 import shutil
 import subprocess
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import (
     _derive_autoscaling_config_from_ray_cr as derive_autoscaling_config,
@@ -16,6 +18,9 @@ from ray.serve.schema import ServeDeploySchema
 
 from cluster.nodes import NODES
 from cluster.rendering.targets import render
+from farm.requests import parse_request
+from jobs import edit_many, model_cache
+from jobs.cli import JOBS
 from jobs.cluster import SERVE_CONFIG, serve_config
 from tests.cluster.strict import part_errors, ray_errors
 
@@ -165,6 +170,32 @@ def test_a_jobs_remains_go_step_by_step_after_success_and_failure():
     # the CRD's own rules, which are in CEL: one condition a rule, and no older form beside it
     assert all(len(rule["condition"]) == 2 for rule in rules)
     assert "shutdownAfterJobFinishes" not in one("job/rayjob.yaml")["spec"]
+
+
+def parses(app: Any, arguments: list[str]) -> bool:
+    """Whether a command takes these arguments; it is not run."""
+    typer.main.get_command(app).make_context("command", arguments)
+    return True
+
+
+def test_commands_in_documents_are_commands_that_there_are():
+    words = one("job/rayjob.yaml")["spec"]["entrypoint"].split()
+    assert words[:3] == ["python", "-m", "jobs.edit_many"]
+    assert parses(edit_many.app, words[3:])
+    groups = cluster_of(one("job/rayjob.yaml"))["workerGroupSpecs"]
+    for group in groups:
+        pod = group["template"]["spec"]
+        stop = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        assert stop[0] == "editfarm"
+        assert parses(import_module(JOBS[stop[1]].module).app, stop[2:])
+        for init in pod.get("initContainers", []):
+            assert init["command"] == ["python", "-m", "jobs.model_cache"]
+            assert parses(model_cache.app, init["args"])
+
+
+def test_the_example_manifest_is_a_manifest():
+    for line in FILES["kuberay/job/edits.jsonl"].splitlines():
+        assert parse_request(json.loads(line)).target_word == "green"
 
 
 def test_both_sides_of_haproxy_are_switched_on():

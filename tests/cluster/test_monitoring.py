@@ -10,6 +10,7 @@ import pytest
 import ray
 import yaml
 from jsonschema import Draft7Validator
+from typer.testing import CliRunner
 
 from actors.metrics import BackboneMeter, count_edit, measured
 from actors.scraping import Sample, exporters, scrape
@@ -22,6 +23,7 @@ from farm.errors import EditCancelledError, EditDivergedError
 from farm.results import EditResult
 from farm.storage.local import LocalStore
 from farm.storage.store import MissingKeyError
+from jobs.top import app
 from tests.cluster.provenance import PROVENANCE
 from tests.rays import own_ray
 
@@ -144,6 +146,16 @@ def test_figures_are_those_that_were_told(exported):
     assert exported.total(m.STORE_ERRORS) == 2
     requests = exported.by(m.STORE_SECONDS, "operation", "_count")
     assert requests["get"] == 2  # a missing key is an answer, a wrong one an error
+
+
+def test_top_shows_them(exported):
+    address = ray.get_runtime_context().gcs_address
+    shown = CliRunner().invoke(app, ["--address", address, "--once", "--every", "1"])
+    assert shown.exit_code == 0, shown.output
+    assert "2 failed" in shown.stdout
+    assert "waiting: 10 batch, 4 interactive" in shown.stdout
+    told = CliRunner().invoke(app, ["--address", address, "--json", "--every", "1"])
+    assert json.loads(told.stdout)["edits"]["by_state"]["done"] == 2
 
 
 def test_no_panel_and_no_alert_asks_for_what_is_not_there(exported):

@@ -87,7 +87,7 @@ def test_an_edit_keeps_every_pixel_outside_its_region_and_says_what_it_tried(mod
     inside = torch.zeros(24, 40, dtype=torch.bool)
     inside[top:bottom, left:right] = True
     assert not (mask.reshape(24, 40) > 0)[~inside].any()
-    assert {"attention.png", "boxes.png"} <= set(result.files)
+    assert {"attention.png", "boxes.png", "loss.png"} <= set(result.files)
 
 
 def test_stages_serve_other_edits_of_the_same_picture(models, host, store):
@@ -123,11 +123,15 @@ def test_an_interrupted_search_goes_on_and_gives_the_same_bits(
     assert 10_000 - resumed.left < calls  # it did not begin anew
 
 
-def test_a_trained_anchornet_starts_another_edit(models, host, store, tmp_path):
+@pytest.mark.parametrize("name", ["anchornet.safetensors", "search.safetensors"])
+def test_a_trained_anchornet_starts_another_edit(models, host, store, tmp_path, name):
     edit = prepared(models)
-    run_edit(edit, store, host)
-    path = tmp_path / "search.safetensors"
-    path.write_bytes(load_stage(store, "default", edit.stages["search"])[path.name])
+    done = run_edit(edit, store, host)
+    path = tmp_path / name
+    if name in done.files:
+        path.write_bytes(load_output(store, done, name))
+    else:
+        path.write_bytes(load_stage(store, "default", edit.stages["search"])[name])
     started = prepared(models, anchornet=str(path), train=False, target="a green ball")
     assert started.stages["analysis"] == edit.stages["analysis"]
     plain = prepared(models, target="a green ball")
@@ -136,13 +140,22 @@ def test_a_trained_anchornet_starts_another_edit(models, host, store, tmp_path):
     assert result.provenance.stages_made == ["table", "search"]
 
 
+def test_a_prompt_that_was_shortened_is_named_with_what_is_left(models, host, store):
+    edit = prepared(models, target="a blue ball " * 20, long_prompt="truncate")
+    regions = json.loads(load_output(store, run_edit(edit, store, host), "regions.json"))
+    assert regions["shortened_prompts"].keys() == {"target_prompt"}
+    left = regions["shortened_prompts"]["target_prompt"]
+    assert ("a blue ball " * 20).startswith(left)
+    assert 0 < len(left.split()) < 8  # the text encoder takes 8 tokens, two of them its own
+
+
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
         ({"anchornet": "nowhere.safetensors"}, InvalidRequestError, "nowhere"),
         ({"max_window_size": 99.0}, InvalidRequestError, "max_window_size"),
         ({"point_number": 0}, InvalidRequestError, "point_number"),
-        ({"target": "a blue ball " * 20}, InvalidPromptError, "tokens"),
+        ({"target": "a blue ball " * 20}, InvalidPromptError, "target_prompt: .*tokens"),
         ({"tau_c": 0.5}, InvalidRequestError, "parameters.tau_c: no such field"),
     ],
 )

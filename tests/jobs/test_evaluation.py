@@ -5,11 +5,14 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from farm.backbones.host import OperationHost
+from farm.backbones.networks import load_networks
 from farm.errors import InvalidRequestError
 from farm.zoo.model_sets import open_model_set
 from farm.zoo.scenes.edits import sample_edits
 from jobs.evaluate import app
 from jobs.evaluation.arms import plan_arms
+from jobs.evaluation.baselines import BaselineEdit, draw, sdedit_config
 from jobs.evaluation.cases import make_cases, make_trials
 
 DIFFUSION = ("--param=num_steps=2", "--param=inner_steps=1")
@@ -55,6 +58,7 @@ def test_arms_start_from_the_default_arm_s_parameters_unless_their_method_is_ano
         ("style_diffusion", ["default:tau_c=1"], "default is there twice"),
         ("style_diffusion", ["a:method=magic"], "no method 'magic'"),
         ("style_diffusion", ["a:tau_c"], "write NAME=VALUE"),
+        ("sdedit", [], "no method 'sdedit'"),
     ],
 )
 def test_arms_that_are_none_are_refused(method, texts, says):
@@ -76,7 +80,11 @@ def test_every_arm_does_every_edit_and_a_wrong_parameter_is_found_before_any_wor
 
 def test_style_diffusion_and_an_arm_without_training(evaluate):
     code, record = evaluate(
-        "--edits=2", "--types=colour", *DIFFUSION, "--arm=plain:learned=nothing,inner_steps=null"
+        "--edits=2",
+        "--types=colour",
+        *DIFFUSION,
+        "--arm=plain:learned=nothing,inner_steps=null",
+        "--arm=sdedit:method=sdedit,num_steps=4,strength=0.5",
     )
     assert code == 0
     assert record["summary"]["edits"] == len(record["edits"]) == 2
@@ -87,11 +95,34 @@ def test_style_diffusion_and_an_arm_without_training(evaluate):
         assert entry["reconstruction_psnr"] == pytest.approx(entry["plain_ddim_psnr"], abs=0.1)
     assert plain["summary"]["calls"].get("unet_backward", 0) == 0
     assert record["summary"]["calls"]["unet_backward"] > 0
+    noised = record["arms"]["sdedit"]["summary"]
+    assert noised["calls"] == {"text_forward": 2, "vae_encode": 1, "unet_forward": 2 * 2} | {
+        "vae_decode": 1
+    }
+    assert noised["region_iou"] is None
+    assert noised["bound_psnr"] == record["summary"]["bound_psnr"]
     difference = record["differences"]["plain"]["reconstruction_psnr"]
     means = record["summary"]["reconstruction_psnr"], plain["summary"]["reconstruction_psnr"]
     assert difference["mean"] == pytest.approx(means[0] - means[1], rel=1e-5)
     assert difference["edits"] == 2
     assert set(record["differences"]["plain"]["by_type"]) == {"colour"}
+
+
+def test_sdedit_at_full_strength_starts_from_noise_and_at_little_strength_from_the_source():
+    models = open_model_set("scenes")
+    host = OperationHost(load_networks(models.folder, models.spec, "cpu"))
+    (case,) = make_cases(sample_edits(1, 5, ("colour",)))
+    source = case.truth.source.images[0]
+
+    def distance(**parameters: float) -> float:
+        config = sdedit_config(models, {"num_steps": 10, **parameters})
+        edit = BaselineEdit("a", config, case.edit.target_prompt, source, models)
+        return (draw(host, edit).image - source).square().mean().item()
+
+    little, much, whole = (distance(strength=s) for s in (0.1, 0.6, 1.0))
+    assert little < much < whole
+    with pytest.raises(InvalidRequestError, match="sdedit: strength"):
+        sdedit_config(models, {"strength": 0})
 
 
 def test_learnable_regions_with_arms_of_its_own(evaluate):

@@ -27,7 +27,7 @@ def test_large_ones_go_apart_and_small_ones_together():
 
 
 def test_who_has_no_room_is_named():
-    sharing = share_accelerators(REAL, [12 * GIB])
+    sharing = share_accelerators(REAL, [13 * GIB])
     assert sharing.left_out == ("infinity",)
     assert share_accelerators(REAL, []).left_out == ("infinity", "sd15", "clip", "dino")
 

@@ -31,6 +31,15 @@ def picture(seed: int = 0, height: int = 24, width: int = 20) -> bytes:
 PICTURE = picture()
 
 
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch):
+    """Tiny edits take less time than the pauses between two looks at real ones."""
+    monkeypatch.setattr("serve.watching._FRESH_SECONDS", 0.01)
+    monkeypatch.setattr("serve.watching._RUNNING_PAUSE", 0.02)
+    monkeypatch.setattr("serve.watching._WAITING_PAUSE", 0.02)
+    monkeypatch.setattr("serve.dispatcher._SNAPSHOT_SECONDS", 0.01)
+
+
 @pytest.fixture(scope="session")
 def tiny_set(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served") / "tiny"

@@ -38,7 +38,7 @@ def served(settings: Settings, *, num_cpus: int = 4) -> Iterator[httpx2.Client]:
             ray_serve.shutdown()
 
 
-def wait_until(condition: Callable[[], T], seconds: float = 60.0) -> T:
+def wait_until(condition: Callable[[], T], seconds: float = 240.0) -> T:
     """What the condition gives once it holds; asked again and again, as clients do."""
     deadline = time.monotonic() + seconds
     while True:

@@ -120,7 +120,19 @@ async def test_an_edit_that_hangs_is_ended(settings, host, monkeypatch):
     settings = settings.model_copy(update={"max_seconds": 0.02})
     async with opened(settings, host, farm=Stuck(host, store_of(settings))) as farm:
         record = await ended(farm, (await farm.submit()).json()["id"])
-        assert (record.state, record.failure.code) == ("failed", "edit_failed")
+        assert (record.state, record.failure.code) == ("failed", "too_long")
+        assert record.failure.detail == "it ran longer than 0.02 s"
+
+
+async def test_an_edit_that_runs_too_long_and_stops_when_asked_has_failed(
+    settings, host, monkeypatch
+):
+    monkeypatch.setattr("serve.attempts._NAG_SECONDS", 0.01)
+    settings = settings.model_copy(update={"max_seconds": 0.05})
+    async with opened(settings, host) as farm:
+        long = '{"num_steps": 50, "inner_steps": 400}'
+        record = await ended(farm, (await farm.submit(parameters=long)).json()["id"])
+        assert (record.state, record.failure.code) == ("failed", "too_long")
 
 
 async def test_an_edit_that_waits_past_a_cancel_and_a_restart_stays_cancelled(settings, host):
@@ -131,6 +143,18 @@ async def test_an_edit_that_waits_past_a_cancel_and_a_restart_stays_cancelled(se
                 break
         assert (await farm.client.post(f"/v1/edits/{name}/cancel")).json()["cancel_requested"]
     async with opened(settings, host) as farm:
+        assert (await ended(farm, name)).state == "cancelled"
+
+
+async def test_a_wish_to_cancel_that_reached_only_the_record_is_found(settings, host):
+    async with opened(settings, host) as farm:
+        long = '{"num_steps": 50, "inner_steps": 400}'
+        name = (await farm.submit(parameters=long)).json()["id"]
+        async for record, _ in farm.services.watcher.follow("default", name):
+            if record.state == "running":
+                break
+        ledger = farm.services.ledger
+        ledger.change("default", name, lambda r: r.model_copy(update={"cancel_requested": True}))
         assert (await ended(farm, name)).state == "cancelled"
 
 

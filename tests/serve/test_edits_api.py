@@ -226,6 +226,8 @@ async def test_an_edit_whose_twin_is_deleted_keeps_its_outputs(farm):
         ({"webhook_url": "http://169.254.169.254/latest"}, "invalid_request"),
         ({"priority": "now"}, "invalid_request"),
         ({"user": "u" * 129}, "invalid_request"),
+        ({"mask": "inputs/" + "0" * 64}, "invalid_request"),
+        ({"mask": "/etc/passwd"}, "invalid_request"),
     ],
 )
 async def test_what_cannot_be_run_is_refused_in_words(farm, fields, code):

@@ -10,10 +10,12 @@ from PIL import Image
 
 from farm.errors import InvalidRequestError, StoreError, UnavailableError
 from farm.images import encode_jpeg
+from serve.events import Listeners
 from serve.gate import check_listening
 from serve.keys import KeyFile, KeyRing, add_key, read_keys, revoke_key, write_keys
 from serve.limits import RequestLimits, TenantLimits
-from serve.problems import problem_of, scrubbed
+from serve.metrics import Metrics
+from serve.problems import TooManyError, problem_of, scrubbed
 from tests.serve.conftest import PICTURE, opened
 
 
@@ -321,6 +323,25 @@ async def test_logs_name_requests_and_never_prompts(farm, caplog):
     assert (about["method"], about["route"], about["status"]) == ("POST", "/v1/edits", 202)
     assert about["tenant"] == "default"
     assert "ball" not in caplog.text
+
+
+async def test_prompts_are_logged_where_the_operator_says_so(settings, host, caplog):
+    settings = settings.model_copy(update={"log_prompts": True})
+    async with opened(settings, host) as farm:
+        with caplog.at_level(logging.INFO):
+            await farm.submit()
+        assert "a blue ball" in caplog.text
+
+
+def test_open_streams_are_bounded_and_one_tenant_leaves_room_for_others():
+    listeners = Listeners(4, Metrics().listeners)
+    with listeners.counted("a"), listeners.counted("a"):
+        with pytest.raises(TooManyError):
+            listeners.check("a")
+        listeners.check("b")
+        with listeners.counted("b"), listeners.counted("c"), pytest.raises(TooManyError):
+            listeners.check("d")
+    listeners.check("a")
 
 
 async def test_metrics_count_requests(farm):

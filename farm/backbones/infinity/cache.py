@@ -24,6 +24,26 @@ class LayerCache:
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
 
+    @classmethod
+    def resumed(cls, keys: Heads, values: Heads, length: int) -> "LayerCache":
+        """A cache that has so many tokens already, in the room that another was given.
+
+        Args:
+            keys: with room for all, as `room` gave them.
+            values: likewise.
+            length: tokens in it.
+        """
+        cache = cls(keys.shape[2])
+        cache._keys, cache._values, cache._length = keys, values, length
+        return cache
+
+    @property
+    def room(self) -> tuple[Heads, Heads]:
+        """Keys and values with the room for those to come; of a cache that was added to."""
+        assert self._keys is not None, "a cache has room from its first scale on"
+        assert self._values is not None, "a cache has room from its first scale on"
+        return self._keys, self._values
+
     def extend(self, key: Heads, value: Heads) -> tuple[Seen, Seen]:
         """All keys and values so far and these."""
         if self._keys is None or self._values is None:

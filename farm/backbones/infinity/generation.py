@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from farm.backbones.infinity.attention import Tokens
-from farm.backbones.infinity.cache import new_cache
+from farm.backbones.infinity.cache import LayerCache, new_cache
 from farm.backbones.infinity.quantiser import codes_of, next_inputs, resize, to_cells
 from farm.backbones.infinity.sampling import Filter, KeyedNoise, draw, probabilities
 from farm.backbones.infinity.schedules import Schedule
@@ -68,7 +68,103 @@ class ScaleStep:
     codes: Float[Tensor, "batch bits height width"]
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Generation:
+    """What stays the same from scale to scale.
+
+    Attributes:
+        transformer: the model.
+        schedule: the scales.
+        text: the text; under guidance, of all samples and then the other text of all samples.
+        guided: whether there is another text.
+        strength: see `Guidance`.
+        temperature: see `Guidance`.
+        insertion: see `Guidance`.
+        rule: which values may be drawn.
+        keep: what of a source stays.
+        options: of every pass, for one copy of the samples.
+    """
+
+    transformer: Infinity
+    schedule: Schedule
+    text: Conditioning
+    guided: bool
+    strength: Float[Tensor, "batch scales"]
+    temperature: Float[Tensor, "batch scales"]
+    insertion: int
+    rule: Filter
+    keep: Keep | None
+    options: PassOptions
+
+    @torch.no_grad()
+    def step(
+        self,
+        scale: int,
+        cache: Sequence[LayerCache],
+        noise: KeyedNoise | None,
+        inputs: Tokens | None,
+        total: Float[Tensor, "batch bits height width"] | None,
+    ) -> tuple[ScaleStep, Tokens | None]:
+        """One scale after those in the cache, which is added to.
+
+        Args:
+            scale: its number from 0.
+            cache: keys and values of the scales before.
+            noise: to draw with; None takes the likelier value.
+            inputs: what the scales before gave for this one; None for the first.
+            total: their codes; None for the first.
+
+        Returns:
+            The step, and the inputs of the next one; None after the last.
+        """
+        schedule = self.schedule
+        if self.guided and inputs is not None:
+            inputs = inputs.repeat(2, 1, 1)
+        options = self._options(scale)
+        logits = self.transformer.next_scale(self.text, inputs, scale, schedule, cache, options)
+        logits = self._guided(logits, scale)
+        bits = _drawn(logits, self.rule, noise)
+        cells = to_cells(bits, schedule.grids[scale], schedule.cell)
+        codes = resize(codes_of(cells), schedule.latent_size)
+        if self.keep is not None:
+            source = resize(codes_of(self.keep.bits[scale]), schedule.latent_size)
+            codes = self.keep.weight * source + (1 - self.keep.weight) * codes
+        total = codes if total is None else total + codes
+        is_last = scale + 1 == schedule.num_scales
+        following = None if is_last else next_inputs(total, schedule, scale + 1)
+        return ScaleStep(logits, bits, total), following
+
+    def _options(self, scale: int) -> PassOptions:
+        """For both branches, and with their tokens mixed where guidance is inserted at a block."""
+        if not self.guided:
+            return self.options
+        options = self.options
+        if options.lora is not None:
+            options = replace(options, lora=options.lora.repeated(2))
+        if self.insertion == 0:
+            return options
+        strength = self.strength[:, scale, None, None]
+        mixed_after = len(self.text.text) + self.insertion
+
+        def mix(block: int, x: Tokens) -> Tokens:
+            if block != mixed_after:
+                return x
+            cond, uncond = x.chunk(2)
+            return (strength * cond + (1 - strength) * uncond).repeat(2, 1, 1)
+
+        return replace(options, after_block=mix)
+
+    def _guided(self, logits: Float[Tensor, "branches tokens two_bits"], scale: int) -> Logits:
+        temperature = self.temperature[:, scale, None, None]
+        if not self.guided:
+            return logits / temperature
+        cond, uncond = logits.chunk(2)
+        if self.insertion != 0:
+            return cond / temperature
+        strength = self.strength[:, scale, None, None]
+        return strength * (cond / temperature) + (1 - strength) * (uncond / temperature)
+
+
 def generate(
     transformer: Infinity,
     given: Conditioning,
@@ -92,26 +188,39 @@ def generate(
         keep: what of a source stays.
         options: of every pass.
     """
-    text = given if guidance.uncond is None else joined(given, guidance.uncond)
-    options = _guided_options(transformer, guidance, options)
+    check_insertion(transformer, guidance.insertion)
+    generation = Generation(
+        transformer,
+        schedule,
+        given if guidance.uncond is None else joined(given, guidance.uncond),
+        guidance.uncond is not None,
+        guidance.strength,
+        guidance.temperature,
+        guidance.insertion,
+        rule,
+        keep,
+        options,
+    )
     cache = new_cache(schedule, transformer.config.depth)
     total, inputs = None, None
     for scale in range(schedule.num_scales):
-        if guidance.uncond is not None and inputs is not None:
-            inputs = inputs.repeat(2, 1, 1)
-        step_options = _at_scale(options, guidance, scale)
-        logits = transformer.next_scale(text, inputs, scale, schedule, cache, step_options)
-        logits = _guided(logits, guidance, scale)
-        bits = _drawn(logits, rule, noise)
-        cells = to_cells(bits, schedule.grids[scale], schedule.cell)
-        codes = resize(codes_of(cells), schedule.latent_size)
-        if keep is not None:
-            source = resize(codes_of(keep.bits[scale]), schedule.latent_size)
-            codes = keep.weight * source + (1 - keep.weight) * codes
-        total = codes if total is None else total + codes
-        yield ScaleStep(logits, bits, total)
-        if scale + 1 < schedule.num_scales:
-            inputs = next_inputs(total, schedule, scale + 1)
+        step, inputs = generation.step(scale, cache, noise, inputs, total)
+        total = step.codes
+        yield step
+
+
+def check_insertion(transformer: Infinity, insertion: int) -> None:
+    """Whether guidance can be inserted there.
+
+    Raises:
+        InvalidRequestError: there is no such block.
+    """
+    depth = transformer.config.depth
+    if insertion > 0 or depth + insertion < 1:
+        raise InvalidRequestError(
+            f"found the insertion {insertion}, expected 0 (logits) or -1 to {1 - depth} (a block "
+            "from the end): change cfg_insertion"
+        )
 
 
 def joined(first: Conditioning, second: Conditioning) -> Conditioning:
@@ -154,47 +263,6 @@ def _present(given: Conditioning, rows: int) -> Bool[Tensor, "batch rows"]:
     if given.present is not None:
         return given.present
     return torch.ones(len(given.pooled), rows, dtype=torch.bool, device=given.pooled.device)
-
-
-def _guided_options(transformer: Infinity, guidance: Guidance, options: PassOptions) -> PassOptions:
-    depth = transformer.config.depth
-    if guidance.insertion > 0 or depth + guidance.insertion < 1:
-        raise InvalidRequestError(
-            f"found the insertion {guidance.insertion}, expected 0 (logits) or -1 to "
-            f"{1 - depth} (a block from the end): change cfg_insertion"
-        )
-    if guidance.uncond is None or options.lora is None:
-        return options
-    return replace(options, lora=options.lora.repeated(2))
-
-
-def _at_scale(options: PassOptions, guidance: Guidance, scale: int) -> PassOptions:
-    """Adds the mixing of tokens where guidance is inserted at a block."""
-    if guidance.uncond is None or guidance.insertion == 0:
-        return options
-    strength = guidance.strength[:, scale, None, None]
-    mixed_after = len(guidance.uncond.text) + guidance.insertion
-
-    def mix(block: int, x: Tokens) -> Tokens:
-        if block != mixed_after:
-            return x
-        cond, uncond = x.chunk(2)
-        return (strength * cond + (1 - strength) * uncond).repeat(2, 1, 1)
-
-    return replace(options, after_block=mix)
-
-
-def _guided(
-    logits: Float[Tensor, "branches tokens two_bits"], guidance: Guidance, scale: int
-) -> Logits:
-    temperature = guidance.temperature[:, scale, None, None]
-    if guidance.uncond is None:
-        return logits / temperature
-    cond, uncond = logits.chunk(2)
-    if guidance.insertion != 0:
-        return cond / temperature
-    strength = guidance.strength[:, scale, None, None]
-    return strength * (cond / temperature) + (1 - strength) * (uncond / temperature)
 
 
 def _drawn(

@@ -1,12 +1,14 @@
 """The operations of an Infinity for a host of many networks: routed to it, with what they take."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from farm.backbones.infinity.networks import InfinityNetworks
 from farm.backbones.infinity.operations import OPERATIONS
 from farm.backbones.inputs import Inputs, Takes
 from farm.backbones.networks import Networks
-from farm.calls import Batch, Operation, Static, Tensors
+from farm.backbones.rows import State
+from farm.calls import Batch, Midway, Operation, Static, Stepped, Tensors
 
 _TEXT = Takes("any infinity_text_width")
 _BYTES = Takes("any", "byte")
@@ -64,11 +66,29 @@ def infinity_sizes(networks: InfinityNetworks) -> dict[str, int]:
 
 def _routed(operation: Operation) -> Operation:
     """The operation for networks of which Infinity is a part."""
+    if isinstance(operation, Stepped):
+        return _RoutedSteps(operation)
 
     def run(networks: Networks, tensors: Tensors, static: Static) -> Batch:
         return operation(networks.infinity, tensors, static)
 
     return run
+
+
+class _RoutedSteps(Stepped):
+    """`_routed` for an operation of several steps."""
+
+    def __init__(self, operation: Stepped) -> None:
+        self._operation = operation
+
+    def begin(self, networks: Networks, tensors: Tensors, static: Static) -> Midway:
+        return self._operation.begin(networks.infinity, tensors, static)
+
+    def step(self, networks: Networks, tensors: State, static: Static, phase: Any) -> Midway:
+        return self._operation.step(networks.infinity, tensors, static, phase)
+
+    def end(self, networks: Networks, tensors: State, static: Static) -> Batch:
+        return self._operation.end(networks.infinity, tensors, static)
 
 
 INFINITY_OPERATIONS: Mapping[str, Operation] = {n: _routed(op) for n, op in OPERATIONS.items()}

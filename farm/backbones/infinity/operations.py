@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from farm.backbones.infinity.generation import Guidance, Keep, generate
+from farm.backbones.infinity.cache import LayerCache, new_cache
+from farm.backbones.infinity.generation import Generation, Keep, check_insertion, joined
 from farm.backbones.infinity.lora import Dropout, Lora, LoraShape
 from farm.backbones.infinity.loss import BitLoss, bit_loss
 from farm.backbones.infinity.maps import attention_map
@@ -31,8 +32,9 @@ from farm.backbones.infinity.quantiser import (
 )
 from farm.backbones.infinity.sampling import Filter, KeyedNoise
 from farm.backbones.infinity.schedules import Schedule
-from farm.backbones.infinity.transformer import PassOptions
-from farm.calls import Batch, Operation, Static, Tensors
+from farm.backbones.infinity.transformer import Conditioning, PassOptions
+from farm.backbones.rows import Branches, State
+from farm.calls import Batch, Midway, Operation, Static, Stepped, Tensors
 from farm.errors import InvalidRequestError
 
 Rows = Float[Tensor, "batch rows text_width"]
@@ -124,49 +126,65 @@ def word_attention(networks: InfinityNetworks, tensors: Tensors, static: Static)
     return Batch({"map": maps}, {"infinity_forward": 1})
 
 
-def edit(networks: InfinityNetworks, tensors: Tensors, static: Static) -> Batch:
+class Edit(Stepped):
     """A picture for the text that keeps the source where `weight` says so (spec §5.7).
 
     Weights of 0 everywhere keep nothing: plain text to image. Adapters are optional, and so is
-    `negative`, the text that guidance leads away from.
+    `negative`, the text that guidance leads away from. A step is a scale: pictures of one kind
+    that are at the same scale share a batch, and others' work comes between two scales.
     """
-    schedule = _schedule(networks, static)
-    source = _bits(networks, tensors["bits"], schedule)
-    options = _options(static, _given_lora(networks, tensors, static))
-    guided = bool(static.get("guided", True))
-    with torch.no_grad():
-        given = networks.transformer.condition(tensors["text"], biases=options.biases)
-        uncond = None
-        if guided:
-            negative = _negative(networks, tensors)
-            uncond = networks.transformer.condition(negative, biases=options.biases)
-        guidance = Guidance(
-            uncond, tensors["guidance"], tensors["temperature"], _integer(static, "insertion", 0)
+
+    def begin(self, networks: InfinityNetworks, tensors: Tensors, static: Static) -> Midway:
+        schedule = _schedule(networks, static)
+        check_insertion(networks.transformer, _integer(static, "insertion", 0))
+        _bits(networks, tensors["bits"], schedule)  # refused now if it cannot be unpacked
+        _given_lora(networks, tensors, static)
+        biases = _options(static, None).biases
+        with torch.no_grad():
+            text = networks.transformer.condition(tensors["text"], biases=biases)
+            if _guided(static):
+                negative = _negative(networks, tensors)
+                text = joined(text, networks.transformer.condition(negative, biases=biases))
+        kept = {n: t for n, t in tensors.items() if n not in ("text", "negative", "seed")}
+        noise = KeyedNoise(tensors["seed"].tolist()).states
+        state = {**kept, **_stored_text(text, _copies(static)), "noise": noise}
+        return Midway(state, [0] * len(noise))
+
+    def step(
+        self, networks: InfinityNetworks, tensors: State, static: Static, phase: int
+    ) -> Midway:
+        scale, schedule = phase, _schedule(networks, static)
+        cache = new_cache(schedule, networks.transformer.config.depth)
+        if scale > 0:
+            length = sum(schedule.lengths[:scale])
+            cache = [
+                LayerCache.resumed(
+                    tensors[f"keys_{n}"].tensor, tensors[f"values_{n}"].tensor, length
+                )
+                for n in range(len(cache))
+            ]
+        noise = KeyedNoise.resumed(tensors["noise"])
+        generation = _generation(networks, tensors, static)
+        step, inputs = generation.step(
+            scale, cache, noise, tensors.get("inputs"), tensors.get("total")
         )
-        rule = Filter(_integer(static, "top_k", 0), _number(static, "top_p", 0.0))
-        noise = KeyedNoise(tensors["seed"].tolist())
-        keep = Keep(source, tensors["weight"][:, None])
-        steps = list(
-            generate(
-                networks.transformer,
-                given,
-                schedule,
-                guidance,
-                rule,
-                noise,
-                keep=keep,
-                options=options,
-            )
-        )
-        cells = [
-            to_cells(step.bits, grid, schedule.cell)
-            for step, grid in zip(steps, schedule.grids, strict=True)
-        ]
-        image = networks.vae.decode(steps[-1].codes)
-    return Batch(
-        {"image": image, "bits": pack_bits(cells)},
-        {"infinity_forward": 2 if guided else 1, "bsq_decode": 1},
-    )
+        cells = to_cells(step.bits, schedule.grids[scale], schedule.cell)
+        state = {**tensors, "noise": noise.states, "total": step.codes, f"cells_{scale}": cells}
+        if inputs is None:
+            return Midway(state, [None] * len(cells))
+        state["inputs"] = inputs
+        for number, layer in enumerate(cache):
+            keys, values = (Branches(room, _copies(static)) for room in layer.room)
+            state |= {f"keys_{number}": keys, f"values_{number}": values}
+        return Midway(state, [scale + 1] * len(cells))
+
+    def end(self, networks: InfinityNetworks, tensors: State, static: Static) -> Batch:
+        scales = _schedule(networks, static).num_scales
+        with torch.no_grad():
+            image = networks.vae.decode(tensors["total"])
+        bits = pack_bits([tensors[f"cells_{scale}"] for scale in range(scales)])
+        work = {"infinity_forward": _copies(static), "bsq_decode": 1}
+        return Batch({"image": image, "bits": bits}, work)
 
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -177,7 +195,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "infinity.lora_loss": lora_loss,
     "infinity.bit_accuracy": bit_accuracy,
     "infinity.word_attention": word_attention,
-    "infinity.edit": edit,
+    "infinity.edit": Edit(),
 }
 
 
@@ -237,14 +255,14 @@ def _options(static: Static, lora: Lora | None) -> PassOptions:
     return PassOptions(biases=bool(static.get("biases", True)), lora=lora)
 
 
-def _given_lora(networks: InfinityNetworks, tensors: Tensors, static: Static) -> Lora | None:
+def _given_lora(networks: InfinityNetworks, tensors: State, static: Static) -> Lora | None:
     flat = tensors.get("lora")
     return None if flat is None else _lora(networks, tensors, static, flat, None)
 
 
 def _lora(
     networks: InfinityNetworks,
-    tensors: Tensors,
+    tensors: State,
     static: Static,
     flat: Float[Tensor, "batch numbers"],
     dropout: Dropout | None,
@@ -257,6 +275,50 @@ def _lora(
             f"{shape.rank}: train them for this model"
         )
     return Lora.unflatten(flat, shape, tensors["lora_scale"], dropout)
+
+
+def _guided(static: Static) -> bool:
+    return bool(static.get("guided", True))
+
+
+def _copies(static: Static) -> int:
+    """Of the batch: guidance computes each sample for the text and for the other one."""
+    return 2 if _guided(static) else 1
+
+
+def _stored_text(text: Conditioning, copies: int) -> dict[str, Branches]:
+    """A text as the state of a stepped operation."""
+    stored = {"pooled": text.pooled, "modulation": text.modulation}
+    if text.present is not None:
+        stored["present"] = text.present
+    for number, (key, value) in enumerate(text.text):
+        stored |= {f"text_key_{number}": key, f"text_value_{number}": value}
+    return {name: Branches(tensor, copies) for name, tensor in stored.items()}
+
+
+def _generation(networks: InfinityNetworks, state: State, static: Static) -> Generation:
+    schedule = _schedule(networks, static)
+    text = Conditioning(
+        pooled=state["pooled"].tensor,
+        modulation=state["modulation"].tensor,
+        text=tuple(
+            (state[f"text_key_{n}"].tensor, state[f"text_value_{n}"].tensor)
+            for n in range(networks.transformer.config.depth)
+        ),
+        present=state["present"].tensor if "present" in state else None,
+    )
+    return Generation(
+        networks.transformer,
+        schedule,
+        text,
+        _guided(static),
+        state["guidance"],
+        state["temperature"],
+        _integer(static, "insertion", 0),
+        Filter(_integer(static, "top_k", 0), _number(static, "top_p", 0.0)),
+        Keep(_bits(networks, state["bits"], schedule), state["weight"][:, None]),
+        _options(static, _given_lora(networks, state, static)),
+    )
 
 
 def _negative(networks: InfinityNetworks, tensors: Tensors) -> Rows:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 BitLogits = Float[Tensor, "*batch 2"]
@@ -48,6 +48,19 @@ class KeyedNoise:
 
     def __init__(self, seeds: list[int]) -> None:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    @classmethod
+    def resumed(cls, states: UInt8[Tensor, "batch bytes"]) -> "KeyedNoise":
+        """Goes on where `states` were taken."""
+        noise = cls([0] * len(states))
+        for generator, state in zip(noise._generators, states, strict=True):
+            generator.set_state(state.cpu().clone())  # it reads from where its storage begins
+        return noise
+
+    @property
+    def states(self) -> UInt8[Tensor, "batch bytes"]:
+        """Where each item's generator is, on the CPU."""
+        return torch.stack([generator.get_state() for generator in self._generators])
 
     def draw(self, count: int, device: torch.device) -> Float[Tensor, "batch {count} 2"]:
         """The next `count` pairs of each item."""

@@ -17,6 +17,8 @@ _YELLOW = (1.0, 0.85, 0.0)
 _GREEN = (0.1, 0.9, 0.3)
 _HEAT = (1.0, 0.1, 0.0)
 _STRONGEST = 0.6
+_MARGIN = 4
+"""Pixels above and below a curve."""
 _LINE_SHARE = 3 / 256
 """Width of lines over the picture's shorter side: the released program's three of 256 pixels."""
 
@@ -61,6 +63,31 @@ def draw_attention(
         y = seen.top + round(((row + 0.5) * cell - square.top) * seen.height / square.height)
         x = seen.left + round(((column + 0.5) * cell - square.left) * seen.width / square.width)
         _fill(drawn, Box(x - half, y - half, x + half + 1, y + half + 1), _YELLOW)
+    return drawn
+
+
+def draw_curve(
+    values: Float[Tensor, " points"], height: int = 96, width: int = 192
+) -> Float[Tensor, "3 {height} {width}"]:
+    """A curve from its first to its last point, its largest value on top; black on white.
+
+    Args:
+        values: finite, at least one.
+        height: of the picture, in pixels.
+        width: likewise.
+    """
+    columns = F.interpolate(
+        values[None, None].float(), size=width, mode="linear", align_corners=True
+    )[0, 0]
+    low, high = columns.aminmax()
+    inner = height - 2 * _MARGIN - 1
+    rows = _MARGIN + inner * (high - columns) / (high - low).clamp(min=torch.finfo().tiny)
+    drawn = torch.ones(3, height, width)
+    last = rows.tolist()[0]
+    for column, row in enumerate(rows.tolist()):
+        top, bottom = sorted((round(last), round(row)))
+        drawn[:, top : bottom + 1, column] = 0
+        last = row
     return drawn
 
 

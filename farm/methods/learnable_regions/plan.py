@@ -71,7 +71,10 @@ def plan_prompts(
         used = prompt
         if long_prompt == "truncate":
             used = _shortened(tokenizer, prompt, frame)
-        found[name] = tokenizer.encode(frame.replace("{}", used)).ids
+        try:
+            found[name] = tokenizer.encode(frame.replace("{}", used)).ids
+        except InvalidPromptError as error:
+            raise InvalidPromptError(f"{name}: {error.message}") from error
         if used != prompt:
             cut[name] = used
     return PromptPlan(

@@ -100,8 +100,7 @@ class Search:
     def to_tensors(self) -> dict[str, Tensor]:
         """All tensors by name."""
         own = {name: getattr(self, name).contiguous() for name in _OWN}
-        network = {_NETWORK + name: tensor for name, tensor in self.network.items()}
-        return self.state.to_tensors() | own | network
+        return self.state.to_tensors() | own | network_tensors(self.network)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Search":
@@ -118,6 +117,11 @@ class Search:
 
 
 _OWN = ("chosen", "before", "after", "curve", "drawn")
+
+
+def network_tensors(network: State) -> dict[str, Tensor]:
+    """AnchorNet's parameters as tensors of an artifact; `network_of` reads them back."""
+    return {_NETWORK + name: tensor for name, tensor in network.items()}
 
 
 def network_of(tensors: Mapping[str, Tensor]) -> State:

@@ -11,6 +11,7 @@ from farm.zoo.measures.bench import Bench, Figures
 from farm.zoo.measures.clip_pairs import measure_clip
 from farm.zoo.measures.inpainting import measure_inpainting
 from farm.zoo.measures.judging import measure_judge
+from farm.zoo.measures.next_scale import measure_bsq_vae, measure_infinity
 from farm.zoo.measures.saliency import measure_saliency
 from farm.zoo.measures.text_to_image import measure_text_to_image
 from farm.zoo.measures.word_attention import measure_word_attention
@@ -34,6 +35,8 @@ MEASURES: Mapping[str, Measure] = {
     "inpainting": Measure(measure_inpainting, ("inpainting", "vae", "clip", "judge")),
     "dino": Measure(measure_saliency, ("dino",)),
     "caption_vit": Measure(partial(measure_saliency, part="caption_vit"), ("caption_vit",)),
+    "bsq_vae": Measure(measure_bsq_vae, ("bsq_vae",)),
+    "infinity": Measure(measure_infinity, ("infinity", "bsq_vae", "t5", "judge")),
     _UNGROUNDED: Measure(
         partial(measure_text_to_image, part=_UNGROUNDED), (_UNGROUNDED, "vae", "clip", "judge")
     ),
@@ -72,6 +75,8 @@ LINES: tuple[Line, ...] = (
     Line(("judge", "edits", "all", "unedited_success"), 0.05, at_most=True),
     *_lines(("unet", "one", "all"), background=0.95, colour=0.9, shape=0.85, pattern=0.8),
     *_lines(("unet", "two", "all"), colour=0.8, shape=0.7, both=0.85),
+    *_lines(("infinity", "one", "all"), background=0.9, colour=0.85, shape=0.7),
+    *_lines(("infinity", "attention", "all"), noun_pointing=0.9),
     *_lines(("attention", "all"), noun_pointing=0.9, noun_midpoint_iou=0.45),
     *_lines(("inpainting", "all"), appears=0.85),
     Line(("inpainting", "all", "seam_loss"), 1.0, at_most=True),

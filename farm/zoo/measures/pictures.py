@@ -4,10 +4,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from farm.backbones.infinity.networks import TRANSFORMER
 from farm.zoo.measures.bench import Bench
 from farm.zoo.measures.hole_tasks import hole_tasks
 from farm.zoo.measures.word_attention import AttentionReader
 from farm.zoo.recipes.holes import with_hole
+from farm.zoo.recipes.infinity import InfinityRecipe
 from farm.zoo.recipes.inpainting import InpaintingRecipe
 from farm.zoo.recipes.unet import UNetRecipe
 from farm.zoo.scenes.preview import grid
@@ -27,7 +29,10 @@ def text_to_image_grid(
     scenes = sample_scenes(
         _PICTURES, generator_for("heldout", bench.seed), split="heldout", two_share=two_share
     )
-    recipe = UNetRecipe(networks=bench.networks, name=part)
+    if part == TRANSFORMER:
+        recipe = InfinityRecipe(networks=bench.networks)
+    else:
+        recipe = UNetRecipe(networks=bench.networks, name=part)
     images = recipe.sample(recipe.load(bench.networks), scenes, seed=bench.seed)
     return grid(images, columns=_COLUMNS)
 

@@ -4,7 +4,6 @@
 look at the objects. It is not DINO: docs/zoo.md says what self-distillation reached instead.
 """
 
-import math
 import random
 import re
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from farm.zoo.recipes.vit import (
     attention_figures,
     build_vit,
     cls_attention,
-    features_and_attention,
     load_vit,
+    normalised,
     plain_attention,
     save_vit,
 )
@@ -60,24 +59,16 @@ class CaptionReader(nn.Module):
         self.vit = plain_attention(build_vit(_HIDDEN_PATCHES))
         self.labels = nn.Linear(self.vit.embed_dim, len(WORDS) + len(PAIRS))
 
-    def forward(
-        self, images: Float[Tensor, "batch 3 size size"]
-    ) -> tuple[Float[Tensor, "batch labels"], Float[Tensor, ""]]:
-        """Logits, and how evenly [CLS] looks at the patches: 1 if all alike, 0 if at one."""
-        features, attention = features_and_attention(self.vit, images)
-        mean = attention.mean(1)
-        mean = mean / mean.sum(-1, keepdim=True)
-        entropy = -(mean * mean.clamp(min=1e-9).log()).sum(-1).mean()
-        logits: Tensor = self.labels(features)
-        return logits, entropy / math.log(mean.shape[-1])
+    def forward(self, images: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch labels"]:
+        """Logits."""
+        logits: Tensor = self.labels(self.vit(normalised(images)))
+        return logits
 
 
 @dataclass(frozen=True)
 class CaptionVitRecipe:
     start_from: Path | None = None
     """A folder of an exported ViT to continue from."""
-    evenness: float = 0.3
-    """Weight of an attention that is spread out."""
     name: str = "caption_vit"
 
     def build(self) -> nn.Module:
@@ -98,17 +89,14 @@ class CaptionVitRecipe:
         words = random.Random(int(torch.randint(2**31, (1,), generator=generator)))  # noqa: S311
         texts = [varied_caption(scenes, i, words)[0] for i in range(batch_size)]
         labels = torch.stack([caption_labels(text) for text in texts])
-        found, spread = module(images)
-        logits = found.float()
+        logits = module(images).float()
         singles, pairs = len(WORDS), len(PAIRS)
         each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
         loss = each[:, :singles].sum(1).mean() + each[:, singles:].sum(1).mean()
-        loss = loss - self.evenness * spread
         right = (logits[:, :singles] > 0) == (labels[:, :singles] > 0.5)
         bound = logits[:, -pairs:].argmax(1, keepdim=True)
         figures = {
             "words": right.float().mean().item(),
-            "spread": spread.item(),
             "pair": labels[:, -pairs:].gather(1, bound).mean().item(),
         }
         return loss, figures

@@ -289,6 +289,11 @@ def _held_out(count: int, seed: int, *, two_share: float) -> Scenes:
     return sample_scenes(count, generator, split="heldout", two_share=two_share)
 
 
+def infinity_in(module: nn.Module) -> Infinity:
+    """The transformer in what the recipe builds and loads."""
+    return _teacher_in(module).infinity
+
+
 def _teacher_in(module: nn.Module) -> _Teacher:
     inner = getattr(module, "module", module)  # under data parallelism
     assert isinstance(inner, _Teacher)

@@ -21,6 +21,8 @@ MODEL_ARGS: dict[str, Any] = {
     "num_heads": 4,
     "num_classes": 0,
     "dynamic_img_size": True,
+    # bounded scores: [CLS] looks at all of an object alike, not at one patch of it
+    "qk_norm": True,
 }
 MEAN, STD = 0.5, 0.25
 
@@ -67,27 +69,20 @@ def cls_attention(
     vit: VisionTransformer, images: Float[Tensor, "batch 3 size size"]
 ) -> Float[Tensor, "batch heads rows columns"]:
     """The last layer's attention of [CLS] to the patches."""
-    _, attention = features_and_attention(vit, images)
-    side = math.isqrt(attention.shape[-1])
-    return attention.unflatten(-1, (side, side))
-
-
-def features_and_attention(
-    vit: VisionTransformer, images: Float[Tensor, "batch 3 size size"]
-) -> tuple[Float[Tensor, "batch width"], Float[Tensor, "batch heads patches"]]:
-    """[CLS] after all layers, and the last layer's attention of [CLS] to the patches it saw."""
     blocks: Any = vit.blocks
     attention = blocks[-1].attn
     seen: list[Tensor] = []
     watch = attention.qkv.register_forward_hook(lambda *call: seen.append(call[2]))
     try:
-        features = vit(normalised(images))
+        vit(normalised(images))
     finally:
         watch.remove()
     batch, count, _ = seen[0].shape
     query, key, _ = seen[0].view(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-    scores = (query[:, :, :1] @ key.transpose(-2, -1)).float() / math.sqrt(query.shape[-1])
-    return features, scores.softmax(-1)[:, :, 0, 1:]
+    query, key = attention.q_norm(query[:, :, :1]), attention.k_norm(key)
+    scores = (query @ key.transpose(-2, -1)).float() / math.sqrt(query.shape[-1])
+    side = math.isqrt(count - 1)
+    return scores.softmax(-1)[:, :, 0, 1:].unflatten(-1, (side, side))
 
 
 def attention_figures(maps: Float[Tensor, "batch rows columns"], truth: Tensor) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What every store promises, on a directory and on S3."""
 
 import pickle
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -188,3 +189,31 @@ def test_errors_pickle():
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again), again.retryable) == (type(error), str(error), False)
         assert isinstance(again, StoreError)
+
+
+def test_entries_tell_size_and_time_in_the_order_of_the_keys(store):
+    before = time.time()
+    for key, data in (("a/b/2", b"22"), ("a/b/1", b"1"), ("a/c", b"333"), ("b", b"4")):
+        store.put(key, data)
+    entries = list(store.entries("a/"))
+    assert [(e.key, e.size) for e in entries] == [("a/b/1", 1), ("a/b/2", 2), ("a/c", 3)]
+    assert all(before - 2 < e.modified < time.time() + 2 for e in entries)
+
+
+def test_names_are_what_follows_up_to_the_next_slash(store):
+    for key in ("a/b/2", "a/b/1", "a/c", "a/d/e/f", "ab/x"):
+        store.put(key, b"1")
+    assert list(store.names("a/")) == ["b", "c", "d"]
+    assert list(store.names("none/")) == []
+
+
+def test_files_go_in_and_out_whole(store, tmp_path):
+    data = bytes(range(256)) * 50_000  # more than one part of a transfer
+    (tmp_path / "in").write_bytes(data)
+    store.put("a/b", b"before")
+    store.put_file("a/b", tmp_path / "in")
+    assert store.get("a/b") == data
+    store.get_file("a/b", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
+    with pytest.raises(MissingKeyError):
+        store.get_file("a/none", tmp_path / "out")

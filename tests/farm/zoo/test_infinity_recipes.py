@@ -9,6 +9,9 @@ import torch
 from farm.backbones.infinity.networks import load_infinity_networks
 from farm.backbones.infinity.tokenizer import TextTokenizer
 from farm.zoo.judge import Judge
+from farm.zoo.measures.bench import Bench
+from farm.zoo.measures.next_scale import measure_bsq_vae, measure_infinity
+from farm.zoo.measures.pictures import text_to_image_grid
 from farm.zoo.recipes.bsq_vae import BsqVaeRecipe
 from farm.zoo.recipes.infinity import InfinityRecipe, scenes_infinity_spec
 from farm.zoo.recipes.loop import LoopConfig, Recipe, Training, train_recipe
@@ -115,6 +118,22 @@ def test_figures_are_those_of_held_out_scenes(trained, monkeypatch):
         infinity = trainings["infinity"].recipe.evaluate(trainings["infinity"].averaged())
     assert {"accuracy_1", "accuracy_8", "shape_1", "background_2"} <= infinity.keys()
     assert 0.3 < infinity["accuracy_8"] < 0.9
+
+
+def test_what_is_measured_of_them(trained, monkeypatch):
+    exported = trained[1]
+    monkeypatch.setattr("farm.zoo.measures.next_scale.load_judge", lambda _: Judge().eval())
+    bench = Bench(exported, cases=6, seed=3)
+    vae = measure_bsq_vae(bench)["all"]
+    assert vae["psnr"] == vae["psnr_8"]
+    assert vae["psnr"]["cases"] == 6
+    found = measure_infinity(bench)
+    assert 0.3 < found["bits"]["all"]["accuracy_8"]["mean"] < 0.9
+    assert {"shape", "colour"} <= found["one"]["all"].keys()
+    for kind in ("noun", "attribute", "background"):
+        for figure in ("pointing", "midpoint_iou"):
+            assert 0 <= found["attention"]["all"][f"{kind}_{figure}"]["mean"] <= 1
+    assert text_to_image_grid(bench, "infinity").shape[0] == 3
 
 
 def test_every_word_of_the_captions_is_one_token():

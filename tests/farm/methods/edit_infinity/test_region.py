@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from farm.backbones.infinity.schedules import table_schedule
+from farm.backbones.infinity.schedules import own_schedule, table_schedule
 from farm.errors import EditFailedError, InvalidImageError
+from farm.methods.edit_infinity.attention import map_size
 from farm.methods.edit_infinity.config import EditingConfig
 from farm.methods.edit_infinity.editing import EditOutput, restored
 from farm.methods.edit_infinity.framing import frame_of
@@ -70,6 +71,31 @@ def test_attention_marks_what_exceeds_the_threshold():
     assert torch.equal(loose.cells, score > 0)
     tight = from_attention(score, LAYOUT, EditingConfig(threshold=0.5))
     assert tight.cells.sum() == 1
+
+
+def test_a_finer_map_marks_every_cell_that_it_touches_by_a_fifth():
+    assert map_size(8, 8) == map_size(64, 64) == map_size(16, 16) == (64, 64)
+    assert map_size(*WIDE.latent_size) == (52, 78)
+    assert map_size(128, 128) == (128, 128), "patches: the map is as fine as the cells"
+    small = own_schedule(((1, 1), (8, 8)), cell=1, stride=8)
+    score = torch.zeros(64, 64)
+    score[8:18, 8:20] = 1  # a whole cell, a quarter of the next two, half of those right
+    found = from_attention(score, small, EditingConfig())
+    assert torch.equal(found.inside, score > 0)
+    expected = torch.zeros(8, 8, dtype=torch.bool)
+    expected[1:3, 1:3] = True
+    expected[2, 2] = False  # an eighth
+    assert torch.equal(found.cells, expected)
+    assert found.weight[1, 1] == 0
+    assert found.weight[4, 4] == 1
+
+
+def test_a_peak_of_a_single_value_is_the_cell_around_it():
+    small = own_schedule(((1, 1), (8, 8)), cell=1, stride=8)
+    score = torch.zeros(64, 64)
+    score[30, 41] = 1
+    found = from_attention(score, small, EditingConfig())
+    assert found.cells.nonzero().tolist() == [[3, 5]]
 
 
 def test_attention_that_is_the_same_everywhere_shows_nothing():

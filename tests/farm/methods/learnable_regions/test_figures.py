@@ -5,7 +5,7 @@ import torch
 
 from farm.images import fit_to_model
 from farm.masks import Box
-from farm.methods.learnable_regions.figures import draw_attention, draw_boxes, report
+from farm.methods.learnable_regions.figures import draw_attention, draw_boxes, draw_curve, report
 from tests.farm.methods.learnable_regions.runs import changed, whole
 
 
@@ -72,3 +72,13 @@ def test_the_report_is_json_and_holds_every_region():
 def test_what_was_not_drawn_is_null():
     found = whole(changed(search__chooser="untrained"))
     assert report(found.edit, found.search)["table"] == [[None, None], [None, None]]
+
+
+def test_a_curve_falls_from_the_top_left_to_the_bottom_right():
+    drawn = draw_curve(torch.tensor([3.0, 2.0, 1.0]), 20, 40)
+    black = (drawn[0] == 0).nonzero()
+    rows = [black[black[:, 1] == column, 0].float().mean().item() for column in range(40)]
+    assert rows == sorted(rows)
+    assert (rows[0], rows[-1]) == (4, 15)  # the margin of 4 pixels is kept
+    assert rows[20] == pytest.approx(9.5, abs=1)
+    assert draw_curve(torch.tensor([1.0]), 20, 40).shape == (3, 20, 40)

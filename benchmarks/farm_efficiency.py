@@ -1,0 +1,255 @@
+"""How much of a job's time is the networks' own, how it grows with nodes, what an edit adds.
+
+    python -m benchmarks.farm_efficiency --json out/bench/farm_efficiency.json
+
+Three parts, each on a Ray of its own:
+
+- 64 short scenes edits, warm, against one backbone: its busy time over the wall time. Trainers and
+  driver share what the backbone leaves, so this says what they take from it.
+- Simulated compute on 1, 2 and 4 logical nodes with one backbone each: a step takes a fixed time
+  and no core, so all nodes fit this machine. Steps a second, over those of one node times nodes.
+- Edits that do nothing, one after the other and many at once: what scheduling one costs. And the
+  bytes that an edit moves: its task, its calls with their answers, its objects in the store.
+"""
+
+import json
+import os
+import pickle
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from ray.cluster_utils import Cluster
+
+from actors.calls import map_bounded, result_of
+from actors.edits import StoredEdit, load_host, open_model_set_farm
+from actors.farm_session import FarmSession, open_farm
+from actors.flight import Flight
+from actors.local import local_ray
+from benchmarks.concurrent_edits import prepared_edits
+from cluster.table import TABLE
+from farm.calls import Answer, Call, Executor, run
+from farm.errors import EditFailedError, FarmError
+from farm.runner import PreparedEdit, run_edit
+from farm.storage.local import LocalStore
+from farm.zoo.model_sets import ModelSet, open_model_set
+from jobs.console import FarmCommand, check_file, command_app, print_json, say, write_file
+from jobs.dispatch import Dispatcher, Limits
+
+TENANT = "default"
+_PARAMETERS = {"num_steps": 8, "inner_steps": 6}
+_WARM_SEED = 999
+_STEP = 0.1  # seconds of simulated compute
+_STEPS = 30  # of a simulated edit
+_EDITS_PER_NODE = 12
+_AT_ONCE_PER_NODE = 6
+_NO_OPS = 200
+_FAKE = TABLE.backbone_on_gpu.model_copy(update={"num_cpus": 0})
+
+app = command_app()
+
+
+@dataclass(frozen=True)
+class Asleep:
+    """A backbone whose every step takes the same time, whatever the batch, and no core."""
+
+    device: str
+
+    def describe(self) -> dict[str, Any]:
+        return {"parameters": {}}
+
+    def run_batch(self, calls: Sequence[Call]) -> list[Answer | FarmError]:
+        time.sleep(_STEP)
+        return [Answer(dict(call.arrays), {"step": 1}, _STEP / len(calls)) for call in calls]
+
+    run_step = run_batch
+
+
+def simulated_edit(
+    request: int, executor: Executor, _report: Callable[..., None], _stop: Callable[[], bool]
+) -> int:
+    """So many steps, one after the other."""
+    call = Call("sim.step", {"x": np.zeros(64, np.float32)}, {"priority": "batch"})
+    for _ in range(_STEPS):
+        run(executor, call)
+    return request
+
+
+def nothing(
+    request: int, _executor: Executor, _report: Callable[..., None], _stop: Callable[[], bool]
+) -> int:
+    """An edit that does nothing."""
+    return request
+
+
+def measure_real_edits(models: ModelSet, number: int) -> dict[str, float]:
+    """Short edits through the job's own loop, warm."""
+    warm = prepared_edits(models, 4, _WARM_SEED, dict(_PARAMETERS))
+    edits = prepared_edits(models, number, 21, dict(_PARAMETERS))
+    with local_ray(), open_model_set_farm(models) as farm, _folder() as folder:
+        _run(farm, warm, LocalStore(folder / "warm"))
+        (before,) = farm.stats()
+        seconds = _run(farm, edits, LocalStore(folder / "store"))
+        (after,) = farm.stats()
+    busy = after.busy_seconds - before.busy_seconds
+    return {
+        "edits": number,
+        "seconds": round(seconds, 2),
+        "compute_seconds": round(busy, 2),
+        "efficiency": round(busy / seconds, 3),
+        "mean_batch": round((after.items - before.items) / (after.batches - before.batches), 2),
+    }
+
+
+def _run(farm: FarmSession, edits: list[tuple[str, PreparedEdit]], store: LocalStore) -> float:
+    """Seconds for all."""
+    started = time.monotonic()
+    flight = Flight(farm, StoredEdit(store, TENANT))
+    for ended in Dispatcher(flight, Limits(in_flight=8)).run(edits):
+        if isinstance(ended.outcome, FarmError):
+            raise ended.outcome
+    return time.monotonic() - started
+
+
+def measure_nodes(nodes: int) -> float:
+    """Simulated steps a second, with one backbone on each of so many nodes."""
+    number = nodes * _EDITS_PER_NODE
+    with (
+        _cluster(nodes) as address,
+        local_ray(address=address),
+        open_farm(Asleep, replicas=nodes, placement=_FAKE, device="cpu") as farm,
+    ):
+        _simulate(farm, nodes * _AT_ONCE_PER_NODE, nodes)  # starts the trainers' processes
+        started = time.monotonic()
+        _simulate(farm, number, nodes)
+        return number * _STEPS / (time.monotonic() - started)
+
+
+def _simulate(farm: FarmSession, number: int, nodes: int) -> None:
+    requests = ((f"{time.monotonic_ns()}-{n}", n) for n in range(number))
+    outcomes = farm.run_many(requests, simulated_edit, in_flight=nodes * _AT_ONCE_PER_NODE)
+    for _, _, outcome in outcomes:
+        if isinstance(outcome, FarmError):
+            raise outcome
+
+
+def measure_scheduling() -> dict[str, float]:
+    """Edits that do nothing."""
+    with local_ray(), open_farm(Asleep, placement=_small()) as farm:
+        for _ in range(8):
+            result_of(farm.submit("warm", nothing, 0))
+        started = time.monotonic()
+        for n in range(_NO_OPS):
+            result_of(farm.submit(f"one-{n}", nothing, n))
+        serial = (time.monotonic() - started) / _NO_OPS
+        started = time.monotonic()
+        submit = lambda n: farm.submit(f"many-{n}", nothing, n)  # noqa: E731
+        done = sum(1 for _ in map_bounded(submit, range(_NO_OPS), in_flight=16))
+        many = (time.monotonic() - started) / done
+    return {"scheduling_ms": round(1000 * serial, 2), "scheduling_ms_at_16": round(1000 * many, 2)}
+
+
+class CountingBytes:
+    """An executor that counts what crosses."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self.calls = self.sent = self.received = 0
+
+    def run_all(self, calls: Sequence[Call]) -> list[Answer]:
+        answers = self.executor.run_all(calls)
+        self.calls += len(calls)
+        self.sent += sum(len(pickle.dumps(call)) for call in calls)
+        self.received += sum(len(pickle.dumps(answer)) for answer in answers)
+        return answers
+
+
+def measure_bytes(models: ModelSet) -> dict[str, float]:
+    """What one short edit moves."""
+    ((_, edit),) = prepared_edits(models, 1, 21, dict(_PARAMETERS))
+    counting = CountingBytes(load_host(models, "cpu"))  # type: ignore[arg-type]
+    with _folder() as folder:
+        store = LocalStore(folder)
+        run_edit(edit, store, counting, tenant=TENANT)
+        kept = [entry.size for entry in store.entries("tenants/")]
+    return {
+        "task_bytes": len(pickle.dumps(edit)),
+        "calls_per_edit": counting.calls,
+        "sent_bytes": counting.sent,
+        "received_bytes": counting.received,
+        "stored_bytes": sum(kept),
+        "stored_objects": len(kept),
+    }
+
+
+def _small() -> Any:
+    return TABLE.backbone_on_cpu.model_copy(update={"num_cpus": 0.1})
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="editfarm-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _cluster(nodes: int) -> Iterator[str]:
+    """So many logical nodes with an accelerator each that is none."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # on this machine, for some seconds
+    folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))
+    cluster = Cluster()
+    memory = {"object_store_memory": 100 * 2**20}
+    try:
+        cluster.add_node(
+            num_cpus=0, num_gpus=0, include_dashboard=False, temp_dir=str(folder), **memory
+        )
+        for _ in range(nodes):
+            cluster.add_node(num_cpus=1, num_gpus=1, **memory)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@app.command(cls=FarmCommand)
+def farm_efficiency(
+    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+    edits: Annotated[int, typer.Option(min=2)] = 64,
+) -> None:
+    """Measure what the farm adds to the networks' own time."""
+    if json_file is not None:
+        check_file(json_file)
+    models = open_model_set("scenes")
+    figures: dict[str, float] = {"cores": os.cpu_count() or 1}
+    rates = {nodes: measure_nodes(nodes) for nodes in (1, 2, 4)}
+    say(f"simulated steps a second by nodes: {rates}")
+    for nodes, rate in rates.items():
+        figures[f"steps_per_second_{nodes}"] = round(rate, 1)
+        figures[f"linear_{nodes}"] = round(rate / (nodes * rates[1]), 3)
+    ideal = _AT_ONCE_PER_NODE / _STEP
+    figures["of_ideal_1"] = round(rates[1] / ideal, 3)
+    for part in (measure_scheduling, partial(measure_real_edits, models, edits)):
+        found = part()
+        say(str(found))
+        figures |= found
+    figures |= measure_bytes(models)
+    if figures["calls_per_edit"] < 1:
+        raise EditFailedError("an edit without a call measures nothing")
+    print_json(figures)
+    if json_file is not None:
+        write_file(json_file, json.dumps(figures).encode())
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,71 @@
+"""What the evaluation takes from an edit by EditInfinity."""
+
+import pytest
+import torch
+
+from farm.backbones.host import OperationHost
+from farm.images import encode_png
+from farm.requests import parse_request
+from farm.runner import load_stage, prepare, run_edit
+from farm.runner.edit_infinity import unpack_codes
+from farm.storage.opening import open_store
+from farm.zoo.model_sets import open_model_set
+from farm.zoo.scenes.edits import edit_truth, sample_edits
+from jobs.evaluation.edit_infinity import EditInfinityMeasures
+from jobs.evaluation.measures import Measures
+from jobs.evaluation.scores import MEASURES
+from tests.tiny_infinity import tiny_whole_networks, write_tiny_whole_set
+
+PICTURE = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+QUICK = {"train_textembedding_iter": 1, "train_lora_iter": 1, "prompt_rows": 2}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets") / "whole"
+    write_tiny_whole_set(folder)
+    return open_model_set(str(folder))
+
+
+@pytest.fixture(scope="module")
+def host():
+    return OperationHost(tiny_whole_networks())
+
+
+def edited(models, host, store, word):
+    fields = {
+        "method": "edit_infinity",
+        "image": "a.png",
+        "source_prompt": "a red cat on the grass",
+        "target_prompt": "a blue cat on the grass",
+        "target_word": word,
+        "model_set": str(models.folder),
+        "parameters": QUICK,
+    }
+    edit = prepare(parse_request(fields), encode_png(PICTURE), models)
+    return edit, run_edit(edit, store, host)
+
+
+def test_its_map_mask_and_figures_are_found(models, host, tmp_path):
+    measures = EditInfinityMeasures()
+    assert isinstance(measures, Measures)
+    assert isinstance(MEASURES["edit_infinity"], EditInfinityMeasures)
+    store = open_store(str(tmp_path))
+    truth = edit_truth(sample_edits(1, 1, ("colour",))[0])
+    edit, result = edited(models, host, store, "cat")
+    found = measures.found(store, "default", edit, result, truth)
+    assert found.mask.shape == found.map.shape == (16, 16)
+    assert {"bit_accuracy_before", "bit_accuracy_prompt", "bit_accuracy_lora"} <= set(found.figures)
+    assert found.reconstruction.shape == (3, 16, 16)
+    plain, whole = edited(models, host, store, None)
+    found = measures.found(store, "default", plain, whole, truth)
+    assert found.map is None
+    assert found.mask.min() == 1, "without a region everything is edited"
+
+
+def test_its_bound_is_the_source_from_its_own_bits(models, host, tmp_path):
+    store = open_store(str(tmp_path))
+    edit, _ = edited(models, host, store, "cat")
+    bounds = EditInfinityMeasures().bounds(host, store, "default", edit, PICTURE)
+    codes = unpack_codes(load_stage(store, "default", edit.stages["codes"]))
+    assert torch.equal(bounds.autoencoded, codes.image)

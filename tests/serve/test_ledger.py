@@ -1,0 +1,120 @@
+"""Records: their order, their races, and what is left of them."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farm.errors import CorruptArtifactError
+from farm.storage.layout import online_key
+from farm.storage.opening import open_store
+from serve.eta import Pace
+from serve.ledger import Claim, Ledger, Pending
+from serve.records import EditRecord, JobRecord, created_at, is_id, line_id, new_id
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(open_store(str(tmp_path / "store")))
+
+
+def record(name=None, **changes):
+    fields = {
+        "id": name or new_id("e"),
+        "tenant": "ours",
+        "request": {"image": "0" * 64},
+        "priority": "interactive",
+        "edit_id": "x",
+        "image_digest": "0" * 64,
+        "created": 1.0,
+    }
+    return EditRecord.model_validate(fields | changes)
+
+
+@given(st.lists(st.floats(0, 4e9), min_size=2, max_size=20))
+def test_later_ids_sort_before_earlier_ones_and_tell_their_time(times):
+    names = [new_id("e", now) for now in times]
+    assert all(is_id(name) for name in names)
+    for name, now in zip(names, times, strict=True):
+        assert abs(created_at(name) - now) <= 0.001 + 1e-6 * now
+    for one, two in itertools.pairwise(names):
+        if created_at(one) > created_at(two):
+            assert one < two
+
+
+@pytest.mark.parametrize("text", ["", "e", "../x", "e" + "g" * 27, "E" + "0" * 27, "e" + "0" * 28])
+def test_other_texts_are_no_ids(text):
+    assert not is_id(text)
+
+
+def test_a_lines_id_is_the_same_again_and_no_other_lines():
+    job = JobRecord(id=new_id("j"), tenant="a", manifest="m", max_in_flight=1, created=1.7e9)
+    names = [line_id(job, number) for number in range(1000)]
+    assert names == [line_id(job, number) for number in range(1000)]
+    assert len(set(names)) == 1000
+    assert all(is_id(name) for name in names)
+
+
+def test_accepting_twice_keeps_the_first(ledger):
+    first = ledger.accept(record("e" + "0" * 27, created=1.0), b"image", None)
+    second = ledger.accept(record("e" + "0" * 27, created=2.0), b"other", b"mask")
+    assert first == second
+    assert ledger.image(first) == b"image"
+    assert ledger.mask(first) is None
+    assert list(ledger.pending()) == [Pending("ours", first.id)]
+
+
+def test_no_change_is_lost_when_many_make_one(ledger):
+    name = ledger.accept(record(), b"", None).id
+
+    def count(_):
+        def step(found):
+            return found.model_copy(update={"attempts": found.attempts + 1})
+
+        return ledger.change("ours", name, step)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(count, range(40)))
+    assert ledger.read("ours", name).attempts == 40
+
+
+def test_a_claim_is_given_once(ledger):
+    claims = [Claim(id=new_id("e"), body="same") for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        given_out = list(pool.map(lambda claim: ledger.claim("ours", "key", claim), claims))
+    assert len({claim.id for claim in given_out}) == 1
+    assert ledger.claimed("ours", "key") == given_out[0]
+    assert ledger.claimed("theirs", "key") is None
+
+
+def test_nothing_is_left_of_what_is_removed(ledger):
+    kept = ledger.accept(record(request={"mask": "1"}), b"image", b"mask")
+    ledger.settle(kept, keep_image=True)
+    assert list(ledger.pending()) == []
+    assert ledger.mask(kept) == b"mask"
+    ledger.reopen(kept)
+    assert list(ledger.pending()) == [Pending("ours", kept.id)]
+    ledger.remove(kept)
+    assert list(ledger.store.list("")) == []
+
+
+def test_a_damaged_record_says_so(ledger):
+    ledger.store.put(online_key("ours", "records", "e" + "0" * 27), b"{")
+    with pytest.raises(CorruptArtifactError):
+        ledger.read("ours", "e" + "0" * 27)
+
+
+def test_the_remaining_time_follows_the_steps_of_the_stage():
+    pace = Pace()
+
+    def at(now, stage, step):
+        return pace.step("a", {"stage": stage, "step": step, "total": 10, "loss": 0.5}, now)
+
+    assert at(0.0, "one", 2).eta_seconds is None  # one look tells no pace
+    assert at(4.0, "one", 4).eta_seconds == 12.0  # 2 steps in 4 s, 6 are left
+    assert at(5.0, "two", 1).eta_seconds is None
+    assert at(6.0, "two", 10).eta_seconds == 0.0
+    assert at(7.0, "two", 3).eta_seconds is None  # it began again
+    assert pace.step("b", None, 8.0) is None
