@@ -184,7 +184,7 @@ class Simulated:
     edits_per_second: float
     busy: float
     mean_batch: float
-    median_seconds: float
+    mean_seconds: float
     slow_seconds: float
     """95 % of the edits were sooner."""
     lost_share: float
@@ -245,7 +245,7 @@ def simulate(load: Load, *, hours: float = 0.5, step: float = 0.5, seed: int = 0
         edits_per_second=len(done) / (steps * step) * load.shards,
         busy=busy / steps,
         mean_batch=items / steps,
-        median_seconds=float(np.median(done)) if done else 0.0,
+        mean_seconds=float(np.mean(done)) if done else 0.0,
         slow_seconds=float(np.quantile(done, 0.95)) if done else 0.0,
         lost_share=lost / worked if worked else 0.0,
     )
@@ -282,7 +282,7 @@ def text(load: Load) -> str:
         f"edits a second, all shards        {shard.edits_per_second:10.1f}",
         f"accelerators with work            {shard.busy:10.0%}",
         f"mean batch of these               {shard.mean_batch:10.1f}",
-        f"median edit                       {shard.median_seconds:10.1f} s",
+        f"mean edit                         {shard.mean_seconds:10.1f} s",
         f"95 % of edits within              {shard.slow_seconds:10.1f} s",
         f"work lost with spot machines      {shard.lost_share:10.3%}",
     ]

@@ -276,7 +276,7 @@ class Dispatcher:
                 "see the trainer's log, or allow more with --hang-seconds"
             )
         kind = classify(outcome)
-        if kind is FailureKind.transient and not self._is_well():
+        if kind is FailureKind.transient and (self._ill_since is not None or not self._is_well()):
             self._fall_ill(name, outcome)
             self._waiting.appendleft((name, edit))
             return None

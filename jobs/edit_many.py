@@ -21,7 +21,6 @@ from jobs.importers import FORMS, form_of
 from jobs.outcomes import FailedEdit
 from jobs.records import TENANT
 from jobs.showing import JsonView, TableView
-from jobs.sources import is_remote
 from jobs.submission import Submission, open_batch, run_submission
 
 app = command_app()
@@ -87,7 +86,7 @@ def edit_many(
     if method is not None and compare is not None:
         raise InvalidRequestError("found --method and --compare: name the methods with one of them")
     submission = Submission(
-        manifest=source if is_remote(source) else str(Path(source).absolute()),
+        manifest=source,
         output=output,
         form=form or form_of(source),
         parameters=dict(map(parse_parameter, param or [])),

@@ -260,7 +260,7 @@ def _register(files: JobFiles, options: JobOptions, started: datetime, view: Job
 
 def _close_quietly(run: _Run, state: Any, reason: str) -> None:
     with suppress(StoreError):
-        run.monitor.close(state, reason)
+        run.monitor.close(state, reason, patience=_CHECK_PATIENCE)
 
 
 def _summary(

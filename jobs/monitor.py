@@ -11,11 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from farm.errors import StoreError
+from farm.errors import FarmError, StoreError
+from farm.storage.patient import PatientStore
 from jobs.dispatch import Messages, Wish
 from jobs.outcomes import DoneEdit, FailedEdit
 from jobs.records import EVENT_LOG, OUTCOME_LOG, STATUS, JobFiles, JobStatus, RunningEdit, State
@@ -148,7 +149,7 @@ class Monitor:
         now = self.clock()
         if now - self._wish_at >= _WISH_SECONDS:
             self._wish_at = now
-            with suppress(StoreError):
+            with suppress(FarmError):  # also where somebody else's control.json is none
                 self._wish = self.files.wish()
             if self.state in {"running", "paused"}:
                 self.state = "paused" if self._wish is Wish.pause else "running"
@@ -164,17 +165,24 @@ class Monitor:
             with suppress(StoreError):
                 self.files.write(STATUS, self.status())
 
-    def close(self, state: State, reason: str = "") -> None:
+    def close(self, state: State, reason: str = "", *, patience: float = 60.0) -> None:
         """Write the rest.
+
+        Args:
+            state: in which the job ends.
+            reason: why it stopped.
+            patience: seconds for a store that fails.
 
         Raises:
             StoreError: the store failed.
         """
         self.state, self.reason, self.messages = state, reason, {}
         self.event(state, {"reason": reason} if reason else None)
+        store = PatientStore(self.files.store, patience=patience)
+        self._outcomes.store = self._events.store = store
         self._outcomes.flush()
         self._events.flush()
-        self.files.write(STATUS, self.status())
+        replace(self.files, store=store).write(STATUS, self.status())
 
     def figures(self) -> Figures:
         """How it goes."""

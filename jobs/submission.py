@@ -146,9 +146,14 @@ def run_submission(
             retry_failed=retry_failed,
             report=report,
             report_file=report_file,
-            submission=asdict(submission),
+            submission=asdict(submission) | {"manifest": _from_anywhere(submission.manifest)},
         )
         return run_job(batch, runner, options, view)
+
+
+def _from_anywhere(manifest: str) -> str:
+    """The manifest's address, also for who stands in another folder."""
+    return manifest if is_remote(manifest) else str(Path(manifest).absolute())
 
 
 def submission_of(files: JobFiles, record: JobRecord) -> Submission:

@@ -30,6 +30,8 @@ TOKEN_SECRET = "editfarm-auth"  # noqa: S105 - a name
 _AGENT_PORT = 52365  # Ray's default, which KubeRay counts on
 _SHARE_OF_NODE = 0.85
 """Of a machine's cores and memory that a pod may ask for; the rest is Kubernetes' own."""
+_SHM_SHARE = 0.33
+"""Of a pod's memory: Ray's object store takes 30 % of what the pod may use."""
 
 _POD_SECURITY: Document = {
     "runAsNonRoot": True,
@@ -124,10 +126,15 @@ def worker_group(
     }
 
 
+def _memory_gib(kind: NodeKind) -> int:
+    """What a pod of this kind may use."""
+    return round(kind.memory_gib * _SHARE_OF_NODE)
+
+
 def _container(kind: NodeKind, extra: dict[str, str]) -> Document:
     amounts: Document = {
         "cpu": f"{round(kind.cpus * _SHARE_OF_NODE * 1000)}m",
-        "memory": f"{round(kind.memory_gib * _SHARE_OF_NODE)}Gi",
+        "memory": f"{_memory_gib(kind)}Gi",
     }
     if kind.gpus:
         amounts["nvidia.com/gpu"] = str(kind.gpus)
@@ -176,8 +183,9 @@ def _template(
     init: list[Document],
     priority: str,
 ) -> Document:
+    shm = f"{round(_memory_gib(kind) * _SHM_SHARE)}Gi"
     volumes: list[Document] = [
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{kind.shm_gib}Gi"}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shm}},
         {"name": "ray", "emptyDir": {"sizeLimit": f"{kind.disk_gib // 2}Gi"}},
     ]
     if kind.gpus:

@@ -16,7 +16,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 )
 from ray.serve.schema import ServeDeploySchema
 
-from cluster.nodes import NODES
+from cluster.nodes import NODES, TRAINER_GIB
 from cluster.rendering.targets import render
 from farm.requests import parse_request
 from jobs import edit_many, model_cache
@@ -136,6 +136,18 @@ def test_mounts_have_volumes_and_volumes_are_mounted(path):
             for mount in container["volumeMounts"]
         }
         assert mounts == volumes
+
+
+def test_a_full_trainers_pod_stays_below_its_memory():
+    groups = cluster_of(one("cluster/raycluster.yaml"))["workerGroupSpecs"]
+    for kind, group in zip(NODES.workers, groups, strict=True):
+        pod = group["template"]["spec"]
+        limit = int(pod["containers"][0]["resources"]["limits"]["memory"].removesuffix("Gi"))
+        shared = next(volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "shm")
+        size = int(shared["sizeLimit"].removesuffix("Gi"))  # counts as the pod's memory too
+        assert size >= 0.3 * limit
+        if kind.pool == "trainers":
+            assert kind.trainers * TRAINER_GIB + size <= limit
 
 
 @pytest.mark.parametrize("path", RAY_FILES)

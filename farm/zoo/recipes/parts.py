@@ -107,7 +107,7 @@ PARTS = {
             (),
             lambda _, start: CaptionVitRecipe(start_from=start),
             LoopConfig(
-                steps=4000, batch_size=48, learning_rate=1e-3, average=0.99, weight_decay=0.05
+                steps=600, batch_size=48, learning_rate=1e-3, average=0.99, weight_decay=0.05
             ),
         ),
         Part(
