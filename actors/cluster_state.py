@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 from cluster.nodes import KIND_LABEL, NODES, NodeKind, NodeTable
 from farm.errors import UnavailableError
 
+_messages: Any = autoscaler_pb2  # generated, without types
 _TIMEOUT = 10  # seconds
 _OUR_RESOURCES = ("CPU", "GPU")
 _STATES = {1: "busy", 2: "dead", 3: "idle", 4: "draining"}
@@ -133,7 +134,7 @@ def read_cluster(address: str, nodes: NodeTable = NODES) -> ClusterState:
             f"no Ray answers at {address} ({error}): check the address, and that RAY_AUTH_MODE and "
             "the token are the cluster's"
         ) from error
-    reply = autoscaler_pb2.GetClusterStatusReply()
+    reply = _messages.GetClusterStatusReply()
     reply.ParseFromString(data)
     return _parse(reply, nodes)
 

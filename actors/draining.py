@@ -7,7 +7,7 @@ checkpoint; backbones likewise, as their calls are stateless.
 import time
 import urllib.error
 import urllib.request
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import ray
 from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue] - compiled
@@ -19,6 +19,7 @@ from farm.errors import UnavailableError
 
 Cloud: TypeAlias = Literal["aws", "gcp"]
 
+_messages: Any = autoscaler_pb2  # generated, without types
 _POLL = 2.0  # seconds
 _NOTICE_POLL = 5.0
 _REQUEST_SECONDS = 2.0
@@ -38,7 +39,7 @@ def drain(address: str, node_id: str, *, seconds: float, message: str) -> None:
         UnavailableError: the cluster does not answer, or refuses.
     """
     deadline = int((time.time() + seconds) * 1000)
-    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    reason = _messages.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     try:
         accepted, why = GcsClient(address).drain_node(node_id, reason, message, deadline)
     except RayError as error:

@@ -176,7 +176,9 @@ class FleetShell:
             self._fleet.drop(name)
 
     def _wake(self) -> None:
-        if self._watching is None:
+        if (
+            self._watching is None or self._watching.done()
+        ):  # done: a tick failed, and the log says so
             self._watching = asyncio.create_task(self._watch())
         self._nudge.set()
 

@@ -27,9 +27,13 @@ _PERIOD = 5.0  # seconds; Ray's agents collect about every ten
 _T = TypeVar("_T")
 
 
+_BY_NAME = {metric.name: metric for metric in table.METRICS}
+
+
 @cache
-def _exported(metric: Metric) -> Any:
+def _exported(name: str) -> Any:
     """Ray's object for a row of the table, once in a process."""
+    metric = _BY_NAME[name]
     if metric.type == "counter":
         return ray_metrics.Counter(metric.name, metric.help, metric.labels)
     if metric.type == "gauge":
@@ -40,19 +44,19 @@ def _exported(metric: Metric) -> Any:
 def count(metric: Metric, amount: float = 1.0, **labels: str) -> None:
     """Add to a counter; nothing is no event, and without Ray there is nobody to tell."""
     if amount > 0 and ray.is_initialized():
-        _exported(metric).inc(amount, labels)
+        _exported(metric.name).inc(amount, labels)
 
 
 def set_gauge(metric: Metric, value: float, **labels: str) -> None:
     """Say what a gauge shows now."""
     if ray.is_initialized():
-        _exported(metric).set(value, labels)
+        _exported(metric.name).set(value, labels)
 
 
 def observe(metric: Metric, value: float, **labels: str) -> None:
     """Put a value into a histogram."""
     if ray.is_initialized():
-        _exported(metric).observe(value, labels)
+        _exported(metric.name).observe(value, labels)
 
 
 @dataclass

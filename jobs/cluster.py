@@ -33,7 +33,16 @@ _HERE = Path(__file__).parent.parent
 SERVE_CONFIG = _HERE / "serve" / "config.yaml"
 
 app = command_app("Render and check the cluster's files.")
-Target = StrEnum("Target", {name: name for name in TARGETS})
+
+
+class Target(StrEnum):
+    """What to render for."""
+
+    aws = "aws"
+    gcp = "gcp"
+    onprem = "onprem"
+    kuberay = "kuberay"
+    compose = "compose"
 
 
 @app.command("render", cls=FarmCommand)

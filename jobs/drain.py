@@ -40,7 +40,9 @@ def drain_command(
     address: Annotated[str | None, typer.Option(help="Of the cluster. [RAY_ADDRESS]")] = None,
 ) -> None:
     """Empty a machine before it is taken away."""
-    message = "drained by hand" if watch is None else await_notice(watch.value)
+    message = "drained by hand"
+    if watch is not None:
+        message = await_notice("aws" if watch is Cloud.aws else "gcp")
     found = find_address(address)
     if node_id is None:
         with local_ray(address=found):

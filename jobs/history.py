@@ -40,12 +40,12 @@ class RowDigests:
 
     def of(self, line: ManifestLine) -> str:
         """Of one row; empty where its picture cannot be seen."""
-        signature = self._pictures.signature(line.request.image)
-        truth = None if line.truth is None else self._pictures.signature(line.truth)
-        if signature is None or (line.truth is not None and truth is None):
+        named = (line.request.image, line.request.drawn_mask, line.truth)
+        signatures = [None if n is None else self._pictures.signature(n) for n in named]
+        if any(n is not None and s is None for n, s in zip(named, signatures, strict=True)):
             return ""
         digest = self._common.copy()
-        parts = (line.number, line.variant, line.name, signature, line.truth, truth)
+        parts = (line.number, line.variant, line.name, *named, *signatures)
         digest.update(json.dumps(parts).encode())
         digest.update(line.request.model_dump_json().encode())
         return digest.digest()[:_DIGEST_BYTES].hex()

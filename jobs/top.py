@@ -50,7 +50,10 @@ def top(
                 print_json(figures)
             else:
                 for part in _view(found, figures):
-                    print_table(part) if isinstance(part, Table) else typer.echo(part)
+                    if isinstance(part, Table):
+                        print_table(part)
+                    else:
+                        typer.echo(part)
             return
         with Live(console=Console(), screen=True, auto_refresh=False) as live:
             while True:

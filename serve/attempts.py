@@ -83,12 +83,9 @@ class Attempts:
             result = await self._watched((record.tenant, record.id), running)
         except MissingKeyError:
             return await self._io(self._finish_lost, record)
-        except UnavailableError:
-            if record.attempts < _MAX_ATTEMPTS:
-                raise
-            error = EditFailedError(f"edit {record.id} was started {record.attempts} times")
-            return await self._io(self._finish, record, error)
         except FarmError as error:
+            if isinstance(error, UnavailableError):
+                raise
             return await self._io(self._finish, record, error)
         return await self._io(self._finish, record, result)
 
@@ -108,7 +105,7 @@ class Attempts:
                 wanted = key in self._stopping
                 ended_late = late > 0 and not wanted
                 if done and not (ended_late and isinstance(task.exception(), EditCancelledError)):
-                    return task.result()
+                    return _foreseen(task)
                 if done or late > _STOP_GRACE:
                     raise TooLongError(f"it ran longer than {self._max_seconds:g} s")
                 if late > 0 or wanted:
@@ -125,6 +122,9 @@ class Attempts:
             if record.cancel_requested:
                 failure = Failure(code="edit_cancelled", detail="cancelled before it was started")
                 return _ended_as(record, "cancelled", failure)
+            if record.attempts >= _MAX_ATTEMPTS:
+                detail = f"it was started {record.attempts} times and never came to an end"
+                return _ended_as(record, "failed", Failure(code="given_up", detail=detail))
             return record.model_copy(
                 update={
                     "state": "running",
@@ -167,6 +167,15 @@ class Attempts:
 
     async def _io(self, call: Callable[..., _T], *arguments: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+
+def _foreseen(task: "asyncio.Task[EditResult]") -> EditResult:
+    """What a farm gives; what is no `FarmError` is a fault, and trying again is no cure."""
+    error = task.exception()
+    if error is None or isinstance(error, FarmError):
+        return task.result()
+    _log.error("an edit met an unforeseen error", exc_info=error)
+    raise EditFailedError(f"unforeseen {type(error).__name__}: a fault of the farm") from error
 
 
 def board_name(tenant: str, name: str) -> str:

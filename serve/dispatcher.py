@@ -19,13 +19,14 @@ from farm.errors import (
 from serve.admission import Admission, Refusal
 from serve.attempts import Attempts, board_name, is_to_be_told
 from serve.doors import EditFarm, Snapshot
+from serve.edits import cancelled_soon
 from serve.eta import Pace
 from serve.intake import Intake
 from serve.job_runner import JobRunner
 from serve.ledger import Ledger
 from serve.limits import TenantLimits
 from serve.queueing import FairQueue, Waiting
-from serve.records import EditRecord, Priority, created_at
+from serve.records import EditRecord, Priority, created_at, is_id
 from serve.webhooks import Courier
 
 _log = logging.getLogger("editfarm.serve")
@@ -174,12 +175,7 @@ class Dispatcher:
         return await self._io(self._ledger.read, *key)
 
     async def _stop_line(self, tenant: str, name: str) -> None:
-        def step(record: EditRecord) -> EditRecord:
-            return (
-                record if record.is_final else record.model_copy(update={"cancel_requested": True})
-            )
-
-        await self._io(self._ledger.change, tenant, name, step)
+        await self._io(self._ledger.change, tenant, name, cancelled_soon)
         await self.cancel(tenant, name)
 
     def _num_running(self, tenant: str) -> int:
@@ -205,9 +201,12 @@ class Dispatcher:
         key = waiting.tenant, waiting.id
         task = asyncio.create_task(self._work(waiting))
         self._running[key] = task
-        task.add_done_callback(lambda _: self._ended(key))
+        task.add_done_callback(lambda ended: self._ended(key, ended))
 
-    def _ended(self, key: tuple[str, str]) -> None:
+    def _ended(self, key: tuple[str, str], task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:  # the next look around tries again, but not for ever
+            _log.error("edit %s: unforeseen", key[1], exc_info=error)
         self._running.pop(key, None)
         self._stopping.discard(key)
         for end in self._ends.pop(key, ()):
@@ -262,6 +261,8 @@ class Dispatcher:
                 self._stopping.add(key)
         waiting = self._queue.ids()
         for pending in await self._io(lambda: list(self._ledger.pending())):
+            if not is_id(pending.id):
+                continue  # nobody's of ours
             if pending.id.startswith("j"):
                 self._jobs.start(pending.tenant, pending.id)
                 continue

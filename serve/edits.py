@@ -244,6 +244,11 @@ class Edits:
         return record
 
 
+def cancelled_soon(record: EditRecord) -> EditRecord:
+    """A record with the wish to end."""
+    return record if record.is_final else record.model_copy(update={"cancel_requested": True})
+
+
 def method_of(record: EditRecord) -> str:
     """The method's name, also where the request leaves it to the default."""
     return str(record.request.get("method", "style_diffusion"))

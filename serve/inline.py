@@ -28,12 +28,14 @@ class InlineFarm:
         self._messages: dict[str, Mapping[str, Any]] = {}
         self._stopping: set[str] = set()
         self._lock = threading.Lock()
+        self._closing = False
 
     def start(self) -> None:
         """It is ready."""
 
     async def close(self) -> None:
-        """Leave what runs to end by itself."""
+        """Stop what runs; its records stay as they are, for whoever comes next."""
+        self._closing = True
 
     async def run(
         self, name: str, prepared: PreparedEdit, *, tenant: str, priority: Priority
@@ -71,7 +73,7 @@ class InlineFarm:
                 self._host,
                 tenant=tenant,
                 report=report,
-                should_stop=lambda: name in self._stopping,
+                should_stop=lambda: self._closing or name in self._stopping,
             )
         finally:
             with self._lock:

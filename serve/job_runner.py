@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from farm.errors import FarmError, InvalidRequestError, UnavailableError
-from serve.edits import new_record
+from serve.edits import cancelled_soon, new_record
 from serve.forms import parse_json_object
 from serve.forms import submission as read_fields
 from serve.intake import Intake
@@ -117,8 +117,11 @@ class JobRunner:
                         break
                     task = group.create_task(self._line(job, number, line, tally))
                     task.add_done_callback(lambda _: room.release())
-        except* FarmError as failed:
-            raise failed.exceptions[0] from None
+        except ExceptionGroup as group:
+            foreseen = group.subgroup(FarmError)
+            if foreseen is None:
+                raise
+            raise foreseen.exceptions[0] from group
         ended = {"state": "done", "counts": dict(tally.counts), "refusals": tally.refusals}
         return await self._end(job, {**ended, "lines": len(lines)})
 
@@ -129,6 +132,8 @@ class JobRunner:
             record = await self._io(self._ledger.read, job.tenant, name)
             if record is None:
                 record = await self._io(self._accept, job, name, line)
+                if await self._is_over(job):  # cancelled before this edit could be
+                    await self._io(self._ledger.change, job.tenant, name, cancelled_soon)
             if not record.is_final:
                 record = await self._run_line(record)
             tally.counts[record.state if record is not None else "deleted"] += 1
@@ -142,10 +147,12 @@ class JobRunner:
 
     def _accept(self, job: JobRecord, name: str, line: bytes) -> EditRecord:
         fields = {"priority": "batch", **parse_json_object(line)}
-        for name in ("image", "mask"):
-            named = fields.get(name)
+        for picture in ("image", "mask"):
+            named = fields.get(picture)
             if isinstance(named, str) and "://" not in named and not named.endswith(":"):
-                fields[name] = f"{job.manifest.rpartition('/')[0]}/{named}"  # beside the manifest
+                fields[picture] = (
+                    f"{job.manifest.rpartition('/')[0]}/{named}"  # beside the manifest
+                )
         submission = read_fields(fields, ())
         checked = self._intake.check(job.tenant, submission)
         record = new_record(job.tenant, name, submission, checked)

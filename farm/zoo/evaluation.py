@@ -114,8 +114,8 @@ def compare(
 
 def as_json(score: EditScore) -> dict[str, Any]:
     """One entry of `edits`: JSON has no nan, so that is null."""
-    plain = {item.name: getattr(score, item.name) for item in fields(score)}
-    entry = {**plain, **plain.pop("more")}
+    own = {item.name: getattr(score, item.name) for item in fields(score) if item.name != "more"}
+    entry = {**own, **score.more}
     return {
         name: None if isinstance(value, float) and math.isnan(value) else value
         for name, value in entry.items()

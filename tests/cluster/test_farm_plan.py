@@ -1,11 +1,29 @@
 """The paper plan: its page, its simulation against closed forms, and what it says breaks first."""
 
+import uuid
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.farm_plan import DAY, Load, gain, limits, plan, simulate, text
+from benchmarks.farm_plan import (
+    DAY,
+    KNOWN_IMAGE,
+    NEW_IMAGE,
+    Load,
+    gain,
+    limits,
+    plan,
+    simulate,
+    text,
+)
+from farm.storage.checkpoints import load_checkpoint
+from farm.storage.commits import commit, read_commit, read_file
+from farm.storage.leases import Lease
+from farm.storage.local import LocalStore
+from farm.storage.stages import wait_or_compute
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 SMALL = Load(accelerators=100, edits=int(5 * DAY), seconds=11.6, in_flight=1, shards=1, notices=0)
@@ -13,6 +31,66 @@ SMALL = Load(accelerators=100, edits=int(5 * DAY), seconds=11.6, in_flight=1, sh
 
 def test_the_runbook_prints_what_the_script_prints():
     assert text(Load()) in PAGE.read_text(encoding="utf-8")
+
+
+class Counting(LocalStore):
+    """Counts requests, as S3 would charge them."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.counts: Counter[str] = Counter()
+
+    def get(self, key: str) -> bytes:
+        self.counts["gets"] += 1
+        return super().get(key)
+
+    def get_with_version(self, key: str) -> tuple[bytes, str]:
+        before = self.counts["gets"]
+        found = super().get_with_version(key)
+        self.counts["gets"] = before + 1  # one request, whatever a local store does for it
+        return found
+
+    def list(self, prefix: str) -> Iterator[str]:
+        self.counts["gets"] += 1
+        return super().list(prefix)
+
+    def put_if_absent(self, key: str, data: bytes) -> str | None:
+        self.counts["puts"] += 1
+        return super().put_if_absent(key, data)
+
+    def put_if_match(self, key: str, data: bytes, version: str) -> str | None:
+        self.counts["puts"] += 1
+        return super().put_if_match(key, data, version)
+
+
+def one_edit(store: Counting, edit: str) -> dict[str, int]:
+    """The requests of `farm.runner` for one edit, in its order."""
+    store.counts.clear()
+    stage, target = "tenants/t/stages/s", f"tenants/t/edits/{edit}"
+    assert read_commit(store, target) is None  # the job's look, before it starts a trainer
+    assert read_commit(store, target) is None  # the trainer's own
+    store.put_if_absent("tenants/t/inputs/x", b"picture")
+
+    def make(lease: Lease) -> dict[str, bytes]:
+        assert load_checkpoint(store, stage) is None
+        return {"inversion.safetensors": b"weights"}
+
+    wait_or_compute(store, stage, uuid.uuid4().hex, make, ttl=20.0, poll=0.5)
+    record = read_commit(store, stage)
+    assert record is not None
+    for name in record.files:
+        read_file(store, stage, record, name)
+    commit(store, target, uuid.uuid4().hex, dict.fromkeys(EDIT_FILES, b"x"), {})
+    return dict(store.counts)
+
+
+EDIT_FILES = ("attention.png", "edited.png", "mask.png", "metrics.json", "reconstruction.png")
+
+
+def test_the_plan_counts_the_stores_requests_right(tmp_path):
+    store = Counting(tmp_path)
+    assert one_edit(store, "first") == NEW_IMAGE
+    assert one_edit(store, "second") == KNOWN_IMAGE
 
 
 def test_what_arrives_is_done():

@@ -17,7 +17,7 @@ from cluster.nodes import NODES, TRAINER_GIB, NodeTable
 from cluster.rendering.targets import TARGETS, render, render_all
 from cluster.settings import SETTINGS
 from cluster.table import TABLE
-from jobs.cluster import app, serve_config
+from jobs.cluster import Target, app, serve_config
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
@@ -184,5 +184,5 @@ def test_another_table_of_nodes_reaches_every_target(tmp_path):
     assert done.exit_code == 0
     assert "max_workers: 99" in (tmp_path / "aws.yaml").read_text()
     assert "maxReplicas: 99" in (tmp_path / "kuberay/cluster/raycluster.yaml").read_text()
-    assert set(TARGETS) == {"aws", "gcp", "onprem", "kuberay", "compose"}
+    assert tuple(Target) == TARGETS
     assert SETTINGS.name == "editfarm"

@@ -70,7 +70,7 @@ def test_a_resumed_job_reads_its_log_and_not_every_commit(submit, manifest, monk
     monkeypatch.setattr(batch, "load_result", None)  # whoever reads a commit fails
     prepared = []
     real = batch.prepare
-    monkeypatch.setattr(batch, "prepare", lambda *a: prepared.append(1) or real(*a))
+    monkeypatch.setattr(batch, "prepare", lambda *a, **k: prepared.append(1) or real(*a, **k))
     found, stderr = submit(path)
     assert all(o["result"]["reused"] for o in found.values())
     assert run.ran == []
@@ -114,8 +114,8 @@ def test_another_version_of_a_method_sets_the_history_aside(submit, manifest, mo
     submit(path)
     real = batch.prepare
 
-    def prepare_otherwise(*arguments):
-        prepared = real(*arguments)
+    def prepare_otherwise(*arguments, **options):
+        prepared = real(*arguments, **options)
         return replace(prepared, edit_id=prepared.edit_id[::-1])
 
     monkeypatch.setattr(batch, "prepare", prepare_otherwise)

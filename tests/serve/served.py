@@ -9,12 +9,15 @@ from typing import TypeVar
 import httpx2
 import psutil
 from ray import serve as ray_serve
+from ray.serve._private import api as serve_api
 
 from serve.deployment import build
 from serve.settings import Settings
 from tests.rays import own_ray
 
 T = TypeVar("T")
+
+serve_api.HTTP_PROXY_TIMEOUT = 240  # Serve's own 60 s pass on a machine that is busy
 
 
 def free_port() -> int:

@@ -111,7 +111,32 @@ async def test_an_edit_that_always_takes_its_surroundings_down_is_given_up(
     scripted = Scripted(host, store_of(settings), *lost)
     async with opened(settings, host, farm=scripted) as farm:
         record = await ended(farm, (await farm.submit()).json()["id"])
-        assert (record.state, len(scripted.asked)) == ("failed", 3)
+        assert (record.state, record.failure.code) == ("failed", "given_up")
+        assert len(scripted.asked) == 3
+
+
+async def test_what_nobody_foresaw_fails_an_edit_once(settings, host, caplog):
+    scripted = Scripted(host, store_of(settings), ZeroDivisionError("secret"))
+    async with opened(settings, host, farm=scripted) as farm:
+        record = await ended(farm, (await farm.submit()).json()["id"])
+        assert (record.state, record.failure.code) == ("failed", "edit_failed")
+        assert "secret" not in record.failure.detail
+        assert "secret" in caplog.text
+        assert len(scripted.asked) == 1
+
+
+async def test_what_breaks_the_dispatchers_own_work_is_given_up(
+    settings, host, monkeypatch, caplog
+):
+    monkeypatch.setattr("serve.attempts._MAX_ATTEMPTS", 2)
+    async with opened(settings, host) as farm:
+
+        def explode(*_):
+            raise ZeroDivisionError("secret")
+
+        monkeypatch.setattr("serve.intake.Intake.prepare", explode)
+        record = await ended(farm, (await farm.submit()).json()["id"])
+        assert (record.state, record.failure.code) == ("failed", "given_up")
 
 
 async def test_an_edit_that_hangs_is_ended(settings, host, monkeypatch):
@@ -165,9 +190,11 @@ async def test_a_marker_without_a_record_is_swept_when_it_is_old(settings, host)
     for name in (old, young):
         ledger.store.put(online_key("default", "images", name), PICTURE)
         ledger.store.put(pending_key("default", name), b"")
+    ledger.store.put(pending_key("default", "strange"), b"")
     async with opened(settings, host) as farm:
-        await farm.done()  # by then it has looked around
-        assert [pending.id for pending in ledger.pending()] == [young]
+        await farm.done()
+        # it goes on looking around, whatever else lies there
+        await until(lambda: [left.id for left in ledger.pending()] == [young, "strange"])
         images = list(ledger.store.list("tenants/default/online/images/"))
         assert [key.rpartition("/")[2] for key in images] == [young]
 

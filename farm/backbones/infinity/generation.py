@@ -103,7 +103,7 @@ class Generation:
         cache: Sequence[LayerCache],
         noise: KeyedNoise | None,
         inputs: Tokens | None,
-        total: Float[Tensor, "batch bits height width"] | None,
+        total: Float[Tensor, "batch bits rows columns"] | None,
     ) -> tuple[ScaleStep, Tokens | None]:
         """One scale after those in the cache, which is added to.
 
