@@ -28,7 +28,6 @@ test: $(STAMP) ## everything that runs on a fresh machine, at most 20 minutes
 	$(BIN)/python -m pytest -m "not gpu and not weights" tests/jobs
 	$(BIN)/python -m pytest -m "not gpu and not weights and not chaos" tests/serve
 	$(BIN)/python -m pytest -m "not gpu and not weights" tests/cluster
-	$(BIN)/python -m pytest -m "not gpu and not weights and not chaos" tests/chaos
 
 check: $(STAMP) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -58,7 +57,7 @@ quality: $(STAMP) ## held-out figures of definitions.md, JSON under out/quality
 	  --seed 1 --types colour,background --json out/quality/style_diffusion.json
 
 zoo: $(STAMP) ## train and measure the scenes zoo, resuming from out/zoo; some hours
-	set -e; for part in vae clip judge unet inpainting caption_vit; do $(BIN)/editfarm train-zoo $$part; done
+	set -e; for part in vae clip judge unet inpainting caption_vit; do $(BIN)/editfarm zoo train $$part; done
 	$(BIN)/editfarm zoo export
 	$(BIN)/editfarm zoo eval --unrounded out/zoo --json out/zoo/eval.json
 

@@ -19,6 +19,7 @@ from ray.exceptions import (
     RayTaskError,
     TaskCancelledError,
 )
+from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 
 from farm.errors import (
     BackboneLostError,
@@ -97,7 +98,7 @@ def unwrapped(error: BaseException, timeout: float | None = None) -> FarmError:
             return _too_late(timeout)
         case PendingCallsLimitExceeded():
             return QueueFullError(f"too many calls wait already: {error}; try again later")
-        case ray.exceptions.OutOfMemoryError():
+        case RayOutOfMemoryError():
             return OutOfMemoryError(f"the machine ran out of memory: {_first_line(error)}")
         case RayActorError(args=(RayTaskError() as failed,)):  # its constructor raised
             return unwrapped(failed.cause)

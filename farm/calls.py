@@ -114,9 +114,7 @@ class Stepped(ABC):
         """Before the first step of stacked items."""
 
     @abstractmethod
-    def step(
-        self, networks: Any, tensors: Mapping[str, Any], static: Static, phase: Any
-    ) -> Midway:
+    def step(self, networks: Any, tensors: Mapping[str, Any], static: Static, phase: Any) -> Midway:
         """One step of items of one phase."""
 
     @abstractmethod

@@ -113,14 +113,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ended:
-    """An edit with its last outcome.
-
-    Attributes:
-        name: of the edit.
-        outcome: its result or its error.
-        seconds: wall time from its first start, pauses between tries included.
-        tries: how often it was started.
-    """
+    """An edit with its last outcome; seconds of wall time from its first start, and all starts."""
 
     name: str
     outcome: Outcome

@@ -169,7 +169,7 @@ def submission_of(files: JobFiles, record: JobRecord) -> Submission:
             f"job {files.job} says of its submission {unknown or 'nothing'}: submit its manifest "
             "with `editfarm edit-many` instead"
         )
-    known = {**record.submission, "output": files.store.uri, "tenant": files.tenant}
+    known: dict[str, Any] = {**record.submission, "output": files.store.uri, "tenant": files.tenant}
     return Submission(**known)
 
 

@@ -3,7 +3,7 @@
     python -m jobs.train_zoo vae --workers 1
     ray job submit --working-dir . -- python -m jobs.train_zoo unet --workers 2
 
-`editfarm train-zoo --help` lists the parts; they need each other in the order vae, clip, judge,
+`editfarm zoo train --help` lists the parts; they need each other in the order vae, clip, judge,
 unet, inpainting (docs/zoo.md has times). State lives in `out/zoo`: the checkpoint, the curve and
 what is exported at the end. Interrupt at will, the same command resumes.
 """

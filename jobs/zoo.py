@@ -1,5 +1,6 @@
-"""Look at the scenes world and its networks, measure them, and put trained parts into the package.
+"""Look at the scenes world, train and measure its networks, and put them into the package.
 
+editfarm zoo train vae
 editfarm zoo preview --seed 3 --output preview.png
 editfarm zoo manifest --folder examples/demo --edits 8 --seed 4
 editfarm zoo samples unet --seed 5 --output samples.png
@@ -22,6 +23,7 @@ from farm.zoo.scenes.preview import preview
 from farm.zoo.scenes.requests import edit_name, request_fields, write_pictures
 from farm.zoo.weights import SCENES_FOLDER
 from jobs.console import FarmCommand, command_app, say, write_file
+from jobs.train_zoo import main as train
 from jobs.zoo_eval import evaluate
 from jobs.zoo_pictures import Output, Seed, attention, curves, samples
 
@@ -51,6 +53,7 @@ def manifest(
     _write(folder / "manifest.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
 
+app.command("train", cls=FarmCommand)(train)
 app.command(cls=FarmCommand)(samples)
 app.command(cls=FarmCommand)(attention)
 app.command(cls=FarmCommand)(curves)
@@ -59,7 +62,7 @@ app.command("eval", cls=FarmCommand)(evaluate)
 
 @app.command(cls=FarmCommand)
 def export(
-    exported: Annotated[Path, typer.Option("--from", help="what `train-zoo` exported")] = Path(
+    exported: Annotated[Path, typer.Option("--from", help="what `zoo train` exported")] = Path(
         "out/zoo/export"
     ),
     folder: Annotated[Path, typer.Option("--to", help="model-set folder")] = SCENES_FOLDER,

@@ -104,7 +104,7 @@ class Generation:
         noise: KeyedNoise | None,
         inputs: Tokens | None,
         total: Float[Tensor, "batch bits rows columns"] | None,
-    ) -> tuple[ScaleStep, Tokens | None]:
+    ) -> tuple[ScaleStep, Float[Tensor, "batch next_tokens width"] | None]:
         """One scale after those in the cache, which is added to.
 
         Args:

@@ -52,7 +52,7 @@ def read_curve(path: Path) -> list[Point]:
     """
     if not path.is_file():
         raise InvalidRequestError(
-            f"no curve {path}: give a `<part>.curve.jsonl` that `editfarm train-zoo` wrote"
+            f"no curve {path}: give a `<part>.curve.jsonl` that `editfarm zoo train` wrote"
         )
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
