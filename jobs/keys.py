@@ -1,4 +1,4 @@
-"""API keys of the HTTP side: made here, kept as digests, shown once.
+"""Make, list and revoke API keys of the HTTP side: kept as digests, shown once.
 
 editfarm keys add acme --file keys.json --note "build server"
 editfarm keys list --file keys.json
@@ -17,7 +17,7 @@ from farm.requests import describe
 from jobs.console import FarmCommand, JsonOption, command_app, print_json, print_table, say
 from serve.keys import KeyFile, add_key, read_keys, revoke_key, write_keys
 
-app = command_app()
+app = command_app("Make, list and revoke API keys.")
 
 FileOption = Annotated[Path, typer.Option("--file", help="The keys file.")]
 

@@ -151,6 +151,7 @@ class S3Store:
         for page in self._pages(prefix, Delimiter="/"):
             found = [each["Prefix"] for each in page.get("CommonPrefixes", ())]
             found += [each["Key"] for each in page.get("Contents", ())]
+            found.sort()  # a page has all its prefixes before its keys
             names = (f.removeprefix(self._above + prefix).removesuffix("/") for f in found)
             yield from filter(is_key, names)
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from torch import Tensor
 from typer.testing import CliRunner
 
 from farm.backbones.host import OperationHost
@@ -114,13 +115,18 @@ def test_sdedit_at_full_strength_starts_from_noise_and_at_little_strength_from_t
     (case,) = make_cases(sample_edits(1, 5, ("colour",)))
     source = case.truth.source.images[0]
 
-    def distance(**parameters: float) -> float:
-        config = sdedit_config(models, {"num_steps": 10, **parameters})
-        edit = BaselineEdit("a", config, case.edit.target_prompt, source, models)
-        return (draw(host, edit).image - source).square().mean().item()
+    def drawn(picture: Tensor, strength: float) -> Tensor:
+        config = sdedit_config(models, {"num_steps": 10, "strength": strength})
+        return draw(host, BaselineEdit("a", config, case.edit.target_prompt, picture, models)).image
 
-    little, much, whole = (distance(strength=s) for s in (0.1, 0.6, 1.0))
-    assert little < much < whole
+    def distance(one: Tensor, other: Tensor) -> float:
+        return (one - other).square().mean().item()
+
+    other = source.flip(-1)
+    little, much, whole = (drawn(source, s) for s in (0.1, 0.6, 1.0))
+    assert distance(little, source) < distance(much, source)
+    # the further from the source it starts, the less it matters which source that was
+    assert distance(whole, drawn(other, 1.0)) < distance(little, drawn(other, 0.1)) / 4
     with pytest.raises(InvalidRequestError, match="sdedit: strength"):
         sdedit_config(models, {"strength": 0})
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import NamedTuple
 
 import torch
@@ -35,11 +34,15 @@ class Smoke(NamedTuple):
 
 
 def _infinity(cache: Path) -> Recipe:
-    """On an untrained autoencoder and text encoder; each process writes its own."""
-    cache.mkdir(parents=True, exist_ok=True)
-    networks = Path(mkdtemp(dir=cache))
-    for recipe in (T5Recipe(networks=SCENES_FOLDER), BsqVaeRecipe()):
-        recipe.export(recipe.build(), networks)
+    """On an untrained autoencoder and text encoder, which are written when first needed.
+
+    That is before there are several processes: transformers writes in the first of these alone.
+    """
+    networks = cache / "networks"
+    if not networks.is_dir():
+        networks.mkdir(parents=True)
+        for recipe in (T5Recipe(networks=SCENES_FOLDER), BsqVaeRecipe()):
+            recipe.export(recipe.build(), networks)
     return InfinityRecipe(networks=networks, cache=cache, pool=_POOL)
 
 

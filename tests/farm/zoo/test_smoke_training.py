@@ -60,6 +60,7 @@ def test_twenty_steps_are_ten_and_ten_more(name, tmp_path, cache):
 def test_two_workers_keep_the_same_weights_and_see_different_data(tmp_path):
     # inpainting trains so on Ray's workers, tests/actors/test_zoo_smoke.py
     names = [name for name in SMOKES if name != "inpainting"]
+    SMOKES["infinity"].recipe(tmp_path / "cache")  # writes what it is trained on
     multiprocessing.start_processes(
         train_all_on_rank, args=(2, names, tmp_path), nprocs=2, start_method="spawn"
     )
