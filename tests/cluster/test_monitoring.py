@@ -63,12 +63,14 @@ STATS = BatcherStats(
 
 
 class Teller:
-    """Stands for a backbone, which stays: a gauge goes with its process."""
+    """Stands for a backbone, which stays and tells again and again: what is not goes."""
+
+    def __init__(self) -> None:
+        self.meter = BackboneMeter()
+        self.meter.publish(BatcherStats())
 
     def tell(self) -> None:
-        meter = BackboneMeter()
-        meter.publish(BatcherStats())
-        meter.publish(STATS)
+        self.meter.publish(STATS)
 
 
 def happen(folder: Path) -> None:
@@ -100,11 +102,12 @@ def exported(tmp_path_factory) -> Iterator[Sample]:
             task = ray.remote(max_calls=1)(happen)  # the process ends with it: nothing is lost
             ray.get([task.remote(tmp_path_factory.mktemp("store")) for _ in range(2)])
             tellers = [ray.remote(Teller).options(num_cpus=0).remote() for _ in range(2)]
-            ray.get([teller.tell.remote() for teller in tellers])
             labels = frozenset(label for metric in METRICS for label in metric.labels)
             for _ in range(60):
+                ray.get([teller.tell.remote() for teller in tellers])
                 sample = scrape(exporters(), labels | {"le", "State"})
                 told = sample.total(m.EDITS) == 8 and sample.total(m.BATCHES) == 8
+                told = told and m.WAITING.exported in sample.values
                 if told and "ray_node_mem_used" in sample.values:
                     break
                 time.sleep(0.5)  # exporters collect now and then
