@@ -87,8 +87,8 @@ def test_nobody_elses_name_is_served(client):
     ("title", "first"),
     [
         ("ServeReplica:editfarm:http", 100),
-        ("ServeReplica:editfarm:dispatcher", 200),
-        ("ServeController", 300),
+        pytest.param("ServeReplica:editfarm:dispatcher", 200, marks=pytest.mark.chaos),
+        pytest.param("ServeController", 300, marks=pytest.mark.chaos),
     ],
 )
 def test_edits_outlive_a_killed_part_of_serve(client, title, first):
@@ -101,6 +101,7 @@ def test_edits_outlive_a_killed_part_of_serve(client, title, first):
     assert process(title).pid != before
 
 
+@pytest.mark.chaos
 def test_edits_outlive_a_killed_backbone(client):
     names = [submit(client, seed, LONG) for seed in range(30, 34)]
     wait_until(lambda: client.get(f"/v1/edits/{names[0]}").json()["progress"])
