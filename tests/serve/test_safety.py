@@ -297,14 +297,14 @@ async def test_what_nobody_foresaw_shows_nothing_and_is_logged(settings, host, c
 @pytest.mark.parametrize(
     "text",
     [
-        "cannot read /work/store/x.json",
-        "in file:///work/store",
+        "cannot read /srv/store/x.json",
+        "in file:///srv/store",
         "s3://bucket/prefix/key is gone",
         "key ef_0123_secretsecret",
     ],
 )
 def test_paths_addresses_and_keys_are_scrubbed(text):
-    for secret in ("/work", "bucket", "secretsecret", "0123"):
+    for secret in ("/srv", "bucket", "secretsecret", "0123"):
         assert secret not in scrubbed(text)
 
 
