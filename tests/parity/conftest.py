@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.parity.infinity_cases")
+
 
 @pytest.fixture(scope="session")
 def golden(request: pytest.FixtureRequest) -> Path:

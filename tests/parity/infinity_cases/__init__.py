@@ -1,0 +1,1 @@
+"""Parts of `tests.parity.test_infinity`, which collects them."""
