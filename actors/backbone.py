@@ -17,6 +17,7 @@ from actors.limits import Limits
 from actors.metrics import watch_backbone
 from actors.sender import ANYBODY, Sender
 from actors.stats import BatcherStats
+from actors.tracing import span
 from farm.calls import Call, Paused
 from farm.errors import FarmError
 
@@ -90,7 +91,11 @@ class Backbone:
     async def answer(self, calls: Sequence[Call], sender: Sender = ANYBODY) -> list[Outcome]:
         """Outcomes in the order of the calls, which are awaited together."""
         self._loop = asyncio.get_running_loop()
-        return await self._batcher.answer_all(calls, sender)
+        if not sender.trace:
+            return await self._batcher.answer_all(calls, sender)
+        operations = ",".join(sorted({call.op for call in calls}))
+        with span(f"backbone {operations}", sender.trace, calls=len(calls)):
+            return await self._batcher.answer_all(calls, sender)
 
     async def cancel(self, caller: str) -> int:
         """Drop all calls of a caller; how many they were. From any event loop."""

@@ -21,6 +21,7 @@ from actors.route import FleetReplicas, ModelRoute
 from actors.sender import Priority, Sender
 from actors.shell import Sealed
 from actors.stats import BatcherStats
+from actors.tracing import here
 from actors.trainers import Entry, TrainerJob, train_edit
 from cluster.table import TABLE, BackbonePlacement
 from farm.calls import Call
@@ -70,7 +71,7 @@ class FarmSession:
                 process or machine is always made good for.
         """
         self.board.forget.remote(name)  # an earlier edit's wish to stop is not this one's
-        sender = Sender(tenant, priority, caller=name)
+        sender = Sender(tenant, priority, caller=name, trace=here())
         backbones = self.route or self.backbones
         job = TrainerJob(name, entry, request, backbones, self.board, sender, next(self._home))
         options = trainer_options() | ({} if tries_again else {"retry_exceptions": False})

@@ -16,12 +16,14 @@ class Sender:
         caller: name of the edit; its calls can be cancelled by it. Empty: nobody will.
         attempt: how many steps that held these calls hung before; from 1 on each call is computed
             in a batch of its own, so that it harms nobody else.
+        trace: context of the span that asks (see `actors.tracing`); empty: nobody traces.
     """
 
     tenant: str = "default"
     priority: Priority = "batch"
     caller: str = ""
     attempt: int = 0
+    trace: str = ""
 
 
 ANYBODY = Sender()

@@ -5,7 +5,7 @@ networks; these live in the backbones.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import ray
@@ -15,6 +15,7 @@ from actors.executor import RemoteExecutor
 from actors.progress import BoardLine
 from actors.route import FleetReplicas, ModelRoute
 from actors.sender import ANYBODY, Sender
+from actors.tracing import flush, span
 from cluster.table import TABLE
 from farm.calls import Executor
 from farm.progress import Progress
@@ -68,12 +69,15 @@ def run_trainer(job: TrainerJob) -> Any:
     torch.set_num_threads(TABLE.trainer.threads)
     found = job.backbones
     backbones = FleetReplicas(found) if isinstance(found, ModelRoute) else found
-    executor = RemoteExecutor(backbones, sender=job.sender, home=job.home, timeout=job.timeout)
     line = BoardLine(job.board, job.name)
     try:
-        return job.entry(job.request, executor, line.report, line.should_stop)
+        with span("trainer", job.sender.trace, edit=job.name, tenant=job.sender.tenant) as trace:
+            sender = replace(job.sender, trace=trace)
+            executor = RemoteExecutor(backbones, sender=sender, home=job.home, timeout=job.timeout)
+            return job.entry(job.request, executor, line.report, line.should_stop)
     finally:
         line.close()
+        flush()
 
 
 # no resources here: cluster/table.py sets them by .options()

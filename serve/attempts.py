@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from actors.tracing import mark, span
 from farm.errors import (
     EditCancelledError,
     EditFailedError,
@@ -68,7 +69,9 @@ class Attempts:
         if record is None:
             return None
         if not record.is_final:
-            record = await self._run(record)
+            with span("edit", record.trace, edit=record.edit_id, attempt=record.attempts):
+                record = await self._run(record)
+                mark(state="lost" if record is None else record.state)
         if record is not None and not is_to_be_told(record):
             await self._io(self.settle, record)
         return record

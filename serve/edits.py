@@ -7,10 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from actors.tracing import here
 from farm.errors import InvalidRequestError
 from farm.runner.artifacts import delete_edit
 from farm.storage.commits import CommitRecord, read_commit, read_file
 from farm.storage.layout import attempt_file_key, edit_prefix
+from farm.storage.store import MissingKeyError
 from serve.doors import DispatcherDoor
 from serve.intake import CheckedEdit, Intake, Submission
 from serve.ledger import Claim, Ledger
@@ -207,6 +209,20 @@ class Edits:
         target, commit = await self._committed(tenant, name, file)
         return await asyncio.to_thread(read_file, self._ledger.store, target, commit, file)
 
+    async def picture(self, tenant: str, name: str) -> bytes:
+        """The picture that was handed in.
+
+        Raises:
+            NotFoundError: there is no such edit, or it is gone with the edit's files.
+        """
+        record = await self._read(tenant, name)
+        for read in (self._ledger.image, self._ledger.kept_image):
+            with suppress(MissingKeyError):
+                data = await asyncio.to_thread(read, record)
+                if data:  # what is generated has none
+                    return data
+        raise NotFoundError("picture, or no longer")
+
     async def presigned(self, tenant: str, name: str, file: str) -> str | None:
         """The store's own address of an output; None where the store has none. Raises likewise."""
         target, commit = await self._committed(tenant, name, file)
@@ -268,6 +284,7 @@ def new_record(tenant: str, name: str, submission: Submission, checked: CheckedE
         user=submission.user,
         job=submission.job,
         webhook=None if submission.webhook is None else Webhook(url=submission.webhook),
+        trace=here(),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from actors.tracing import mark, span
 from serve.gate import is_loopback
 from serve.limits import RequestLimits
 from serve.metrics import Metrics
@@ -78,7 +79,7 @@ class Guard:
         if int(length[:20]) > self.max_body_bytes:
             return too_large(self.max_body_bytes)
         if self._loopback_only:
-            return _stranger(scope, headers)
+            return stranger(scope, headers)
         return None
 
     def note(self, scope: Scope, status: int, seconds: float) -> None:
@@ -114,10 +115,14 @@ class _Exchange:
 
     async def run(self) -> None:
         started = time.monotonic()
-        try:
-            await self._guard.serve(self._scope, self._count, self._sign)
-        finally:
-            self._guard.note(self._scope, self._status, time.monotonic() - started)
+        parent = Headers(scope=self._scope).get("traceparent", "")
+        with span(self._scope["method"], parent, server=True, request_id=self._id):
+            try:
+                await self._guard.serve(self._scope, self._count, self._sign)
+            finally:
+                self._guard.note(self._scope, self._status, time.monotonic() - started)
+                route = getattr(self._scope.get("route"), "path", "none")
+                mark(**{"http.route": route, "http.response.status_code": self._status})
 
     async def _count(self) -> Message:
         """The next piece of the body, while it is not too long; the length may not be declared."""
@@ -142,7 +147,7 @@ def too_large(most: int) -> ProblemError:
     return ProblemError(413, "body_too_large", f"the body is longer than {most:,} bytes")
 
 
-def _stranger(scope: Scope, headers: Headers) -> ProblemError | None:
+def stranger(scope: Scope, headers: Headers) -> ProblemError | None:
     """Why a caller is not this machine's own user, if so."""
     host = headers.get("host", "")
     name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host

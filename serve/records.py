@@ -63,6 +63,8 @@ class EditRecord(_Strict):
     """The client's own word for whoever asked."""
     job: str | None = None
     webhook: Webhook | None = None
+    trace: str = ""
+    """Context of the span that accepted it; empty unless somebody traces."""
 
     @property
     def is_final(self) -> bool:

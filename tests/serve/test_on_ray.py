@@ -8,6 +8,7 @@ import pytest
 
 from farm.images import decode_image
 from serve.settings import Settings
+from tests.collector import collecting
 from tests.serve.conftest import PICTURE, WORDS
 from tests.serve.served import kill, process, served, wait_until
 
@@ -18,7 +19,16 @@ LONG = '{"num_steps": 10, "inner_steps": 30}'
 
 
 @pytest.fixture(scope="module")
-def client(tiny_set, tmp_path_factory):
+def collector():
+    with collecting() as found, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OTEL_TRACES_EXPORTER", "otlp")
+        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", found.endpoint)
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(tiny_set, tmp_path_factory, collector):
     store = tmp_path_factory.mktemp("store")
     with served(Settings(store=str(store), model_set=str(tiny_set))) as found:
         yield found
@@ -69,6 +79,25 @@ def test_events_come_over_the_wire(client):
     assert found[0] == "event: state"
     assert "event: progress" in found
     assert found[-1] == "event: done"
+
+
+def test_a_trace_leads_from_the_request_to_the_operation(client, collector):
+    """Through the record in the store, the dispatcher, the trainer's task and the backbone."""
+    theirs = "4bf92f3577b34da6a3ce929d0e0e4736"
+    response = client.post(
+        "/v1/edits",
+        data={**WORDS, "parameters": QUICK, "seed": "77"},
+        files={"image": ("a.png", PICTURE, "image/png")},
+        headers={"traceparent": f"00-{theirs}-00f067aa0ba902b7-01"},
+    )
+    assert ended(client, response.json()["id"])["state"] == "done"
+
+    def operations():
+        ours = [s for s in collector.spans if s.trace_id == bytes.fromhex(theirs)]
+        lines = [collector.line_above(s) for s in ours if s.name.startswith("backbone ")]
+        return [line for line in lines if line[1:] == ["trainer", "edit", "POST"]]
+
+    assert any("sd.value_step" in line[0] for line in wait_until(operations))
 
 
 def test_a_running_edit_is_cancelled(client):
