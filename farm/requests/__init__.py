@@ -1,5 +1,6 @@
 """What a user may ask for: checked by pydantic, discriminated by `method`."""
 
+from farm.requests.auto import AutoParameters, AutoRequest
 from farm.requests.edit_infinity import EditInfinityParameters, EditInfinityRequest
 from farm.requests.learnable_regions import (
     LearnableRegionsParameters,
@@ -17,6 +18,8 @@ from farm.requests.style_diffusion import (
 __all__ = [
     "GENERATED",
     "METHODS",
+    "AutoParameters",
+    "AutoRequest",
     "EditInfinityParameters",
     "EditInfinityRequest",
     "EditRequest",

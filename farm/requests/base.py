@@ -12,7 +12,11 @@ _ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)  # a typo is an error, not a default
+    model_config = ConfigDict(
+        extra="forbid",  # a typo is an error, not a default
+        frozen=True,
+        use_attribute_docstrings=True,  # what an option does is said once, here
+    )
 
 
 class BaseRequest(Strict):

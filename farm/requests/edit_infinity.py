@@ -47,6 +47,7 @@ class EditInfinityParameters(Strict):
     kernel: Literal["released", "paper"] | None = None
     """How much of the source stays near the mask: as the program does it, or the paper."""
     guidance: Annotated[float, Field(ge=1, le=30)] | None = None
+    """How strongly the words are followed; 1 is without guidance."""
     tau: Annotated[float, Field(gt=0, le=10)] | None = None
     """Temperature of the draws."""
     top_k: Annotated[int, Field(ge=0)] | None = None
@@ -56,10 +57,15 @@ class EditInfinityParameters(Strict):
     cfg_insertion: Annotated[int, Field(ge=-100, le=0)] | None = None
     """Where guidance mixes: 0 logits, -m the m-th block from the end."""
     negative_prompt: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
+    """What guidance leads away from; left out: nothing in particular."""
     prompt_rows: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Rows of the learned prompt."""
     lora_r: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Rank of the adapters."""
     lora_alpha: Annotated[float, Field(gt=0, le=1024)] | None = None
+    """Their scale, times the rank."""
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the adapters' inputs that is dropped in training."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     """Of both trainings."""
     paste_back: bool | None = None
@@ -73,7 +79,7 @@ class EditInfinityParameters(Strict):
 
 
 class EditInfinityRequest(BaseRequest):
-    """Edit by inversion into an Infinity model.
+    """Learn the picture's bits as a prompt and adapters of an Infinity model, then redraw a region.
 
     `target_word` is here a word, or words in a row, of the *source* prompt: what is to change. Its
     attention says where, unless a mask does.

@@ -33,6 +33,7 @@ class LearnableRegionsParameters(Strict):
     max_window_size: Annotated[float, Field(gt=0, le=1024)] | None = None
     """Largest half-width of a region, in cells of DINO's map."""
     min_window_size: Annotated[float, Field(gt=0, le=1024)] | None = None
+    """Smallest half-width, in the same cells."""
     window_step: Annotated[float, Field(gt=0, le=1024)] | None = None
     """Between one size and the next; a fraction of a cell gives a finer set."""
     aspect_ratios: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] | None = None
@@ -40,7 +41,9 @@ class LearnableRegionsParameters(Strict):
     per_image_iteration: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Training iterations in an epoch."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """How often those iterations are gone through."""
     lr: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rate of AnchorNet."""
     accum_grad: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Iterations whose gradients make one optimiser step."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -73,6 +76,7 @@ class LearnableRegionsParameters(Strict):
     finalists: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Regions rendered in full."""
     guidance_scale: Annotated[float, Field(ge=1, le=30)] | None = None
+    """How strongly inpainting follows the words; 1 is without guidance."""
     template: Annotated[str, Field(max_length=200, pattern=r"\{\}")] | None = None
     """What `{}` is said in, for CLIP and for inpainting."""
     long_prompt: Literal["refuse", "truncate"] = "refuse"
@@ -88,5 +92,7 @@ class LearnableRegionsParameters(Strict):
 
 
 class LearnableRegionsRequest(BaseRequest):
+    """Find the region that the words mean, and let an inpainting model redraw it."""
+
     method: Literal["learnable_regions"] = "learnable_regions"
     parameters: LearnableRegionsParameters = LearnableRegionsParameters()

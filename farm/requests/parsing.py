@@ -1,17 +1,20 @@
 """`EditRequest`: the one contract that manifests, the command line and HTTP share."""
 
+import difflib
 import json
-from typing import Annotated, Any, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, TypeAlias, get_args
 
-from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
+from pydantic import BaseModel, Discriminator, Tag, TypeAdapter, ValidationError
 
 from farm.errors import InvalidRequestError
+from farm.requests.auto import AutoRequest
 from farm.requests.edit_infinity import EditInfinityRequest
 from farm.requests.learnable_regions import LearnableRegionsRequest
 from farm.requests.style_diffusion import StyleDiffusionRequest
 
 DEFAULT_METHOD = "style_diffusion"
-METHODS = ("style_diffusion", "learnable_regions", "edit_infinity")
+METHODS = ("style_diffusion", "learnable_regions", "edit_infinity", "auto")
 
 
 def _method(value: Any) -> Any:
@@ -23,7 +26,8 @@ def _method(value: Any) -> Any:
 EditRequest: TypeAlias = Annotated[
     Annotated[StyleDiffusionRequest, Tag("style_diffusion")]
     | Annotated[LearnableRegionsRequest, Tag("learnable_regions")]
-    | Annotated[EditInfinityRequest, Tag("edit_infinity")],
+    | Annotated[EditInfinityRequest, Tag("edit_infinity")]
+    | Annotated[AutoRequest, Tag("auto")],
     Discriminator(
         _method,
         custom_error_type="unknown_method",
@@ -61,11 +65,37 @@ def describe(error: ValidationError) -> str:
         found = item.get("input")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            lines.append(f"{where}: no such field; remove it or mend its name")
+            near = near_names(str(item["loc"][-1]), _fields_at(item["loc"][:-1]))
+            mend = f"did you mean {near}?" if near else "remove it or mend its name"
+            lines.append(f"{where}: no such field; {mend}")
         elif item["type"] == "unknown_method":
-            lines.append(f"method: {message}, found {_method(found)!r:.80}")
+            near = near_names(str(_method(found)), METHODS)
+            meant = f"; did you mean {near}?" if near else ""
+            lines.append(f"method: {message}, found {_method(found)!r:.80}{meant}")
         elif item["type"] in ("missing", "value_error"):
             lines.append(f"{where}: {message}")
         else:
             lines.append(f"{where}: {message}, found {found!r:.80}")
     return "; ".join(lines)
+
+
+def near_names(name: str, known: Iterable[str]) -> str:
+    """Known names that somebody may have meant, in words; empty where none is near."""
+    return " or ".join(difflib.get_close_matches(name, list(known), n=2))
+
+
+def _fields_at(place: Sequence[str | int]) -> list[str]:
+    """Names of the fields at a place of a request that pydantic names; empty where it is no model.
+
+    The place begins with the method, which tells the kinds of requests apart.
+    """
+    (union, *_) = get_args(EditRequest)
+    kinds = {get_args(arm)[1].tag: get_args(arm)[0] for arm in get_args(union)}
+    model: Any = kinds.get(str(place[0])) if place else None
+    for part in place[1:]:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+        field = model.model_fields.get(str(part))
+        model = None if field is None else field.annotation
+    is_model = isinstance(model, type) and issubclass(model, BaseModel)
+    return list(model.model_fields) if is_model else []

@@ -81,9 +81,11 @@ class StyleDiffusionParameters(Strict):
     num_steps: Annotated[int, Field(ge=2, le=200)] | None = None
     """Timesteps T of inversion and editing."""
     guidance_scale: Annotated[float, Field(ge=1, le=30)] | None = None
-    learned: Literal["values", "null_text", "text", "nothing"] | None = None
+    """How strongly the words are followed, in inversion and editing; 1 is without guidance."""
+    learned: Literal["values", "null_text", "text", "nothing", "direct"] | None = None
     """What the inversion trains: the values' input (StyleDiffusion), the empty prompt's embeddings
-    (null-text inversion), the source prompt's (text inversion), nothing (plain DDIM)."""
+    (null-text inversion), the source prompt's (text inversion), nothing (plain DDIM), nothing while
+    the source goes back exactly as it came (Direct Inversion)."""
     training: Literal["exact", "forced", "forced_polish"] | None = None
     """Of values: timestep after timestep; all at once, the source pinned; both, the first short."""
     inner_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
@@ -95,7 +97,9 @@ class StyleDiffusionParameters(Strict):
     context_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Optimiser steps of each timestep where embeddings are learned."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of the inversion's training, at the noisiest timestep."""
     attention_weight: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Of the loss that keeps attention where the inversion had it; 0 drops it."""
     value_form: Literal["modulated", "direct"] | None = None
     """`c·s + b` as released, or the mapping network's output itself as in the paper."""
     tau_v: Shares | None = None
@@ -106,6 +110,9 @@ class StyleDiffusionParameters(Strict):
     """Share of steps in which the target takes the source's self-attention."""
     tau_u: Windows | None = None
     """The same for the unconditional branch."""
+    fresh_noise: Tau | None = None
+    """Share of the noise that the target starts from which is drawn anew from the request's seed
+    instead of inverted: 0 keeps the source's layout, 1 forgets it."""
     restructure: bool | None = None
     """Whether a thing becomes another, with another outline; by default as the prompts' nouns say.
     Some model sets have other defaults for that."""
@@ -118,11 +125,13 @@ class StyleDiffusionParameters(Strict):
     local_blend: bool | None = None
     """Keep what lies outside the words' attention."""
     blend_threshold: Tau | None = None
+    """Of the words' attention, as a share of its largest: what is above is blended in."""
     blend_pool: Literal[1, 3, 5] | None = None
     """Cells of the attention map by which the blend's region is widened."""
     blend_grow: Annotated[int, Field(ge=0, le=8)] | None = None
     """Cells of the map by which the region grows after that, but not over other things."""
     blend_start: Tau | None = None
+    """Share of the steps after which blending begins."""
     paste_back: bool | None = None
     """With local blend: keep the original's own pixels where nothing was to change."""
     paste_threshold: Tau | None = None
@@ -130,16 +139,21 @@ class StyleDiffusionParameters(Strict):
     source_words: tuple[Word, ...] | None = None
     """Words of the source prompt that the blend follows; by default the words that change."""
     target_words: tuple[Word, ...] | None = None
+    """Words of the target prompt that the blend follows; by default the words that are new."""
     source_subtract: tuple[Word, ...] | None = None
     """Words of the source prompt whose region the blend leaves alone."""
     target_subtract: tuple[Word, ...] | None = None
+    """Likewise of the target prompt."""
     subtract_threshold: Tau | None = None
+    """Like blend_threshold, of the words to leave alone."""
     shield_kept: bool | None = None
     """Words that both prompts have keep their place out of the blend."""
     shield_threshold: Tau | None = None
+    """Like blend_threshold, of the words that keep their place."""
     attention_map: bool | None = None
     """Show where the words that change are looked at; with local blend it is known anyway."""
     further_targets: tuple[FurtherTarget, ...] = ()
+    """Other target prompts of the same picture in the same edit."""
     reference: bool = False
     """Reproduce the released code's arithmetic, quirks included."""
 
@@ -184,6 +198,8 @@ _OF_VALUES = (
 
 
 class StyleDiffusionRequest(BaseRequest):
+    """Learn how a diffusion model would have drawn the picture, then redraw it with other words."""
+
     method: Literal["style_diffusion"] = "style_diffusion"
     parameters: StyleDiffusionParameters = StyleDiffusionParameters()
 

@@ -302,7 +302,7 @@ def scenes() -> LearnableRegionsConfig:
                 point_number=4,
                 distance=1.0,
                 smoothing=2.5,
-                grounding=0.5,
+                grounding=0.75,
                 min_window_size=2.5,
                 max_window_size=4.0,
                 window_step=0.5,

@@ -16,6 +16,8 @@ class EditCell:
     plan: EditPlan
     config: EditingConfig
     target_word: str | None = None
+    seed: int = 0
+    """Of the noise that is drawn anew, where the configuration asks for any."""
 
     @property
     def depends(self) -> dict[str, Any]:
@@ -24,6 +26,7 @@ class EditCell:
             "target_prompt": self.plan.target.prompt,
             "target_word": self.target_word,
             "config": self.config.model_dump(mode="json"),
+            "seed": self.seed if self.config.fresh_noise else None,
         }
 
     @property
@@ -69,7 +72,7 @@ def plan_cells(
         fitting = defaults.for_prompts(request.source_prompt, prompt, parameters.restructure)
         for config in fitting.grid(parameters):
             plan = plan_prompts(tokenizer, request.source_prompt, prompt, config, steps, word)
-            cells.append(EditCell(plan, config, word))
+            cells.append(EditCell(plan, config, word, request.seed))
     return tuple(cells)
 
 

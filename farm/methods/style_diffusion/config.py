@@ -27,9 +27,10 @@ class InversionConfig(_Config):
     """Timesteps T, of editing too."""
     generated: bool = False
     """The source is no image but what the model draws for the prompt; nothing is learned."""
-    learned: Literal["values", "null_text", "text", "nothing"] = "values"
+    learned: Literal["values", "null_text", "text", "nothing", "direct"] = "values"
     """What is trained for each timestep: mapping networks, the empty prompt's embeddings (null-text
-    inversion), the prompt's (text inversion), or nothing (plain DDIM inversion)."""
+    inversion), the prompt's (text inversion), nothing (plain DDIM inversion), or nothing while the
+    source keeps to its inversion's trajectory (Direct Inversion, arXiv:2310.01506)."""
     training: Literal["exact", "forced", "forced_polish"] = "exact"
     """Of mapping networks: the chain; all timesteps at once along the inversion's own trajectory,
     to which the source then keeps; or that with a short chain after it."""
@@ -77,9 +78,9 @@ class InversionConfig(_Config):
     @property
     def has_chain(self) -> bool:
         """Whether timesteps are trained one after the other."""
-        return self.learned != "nothing" and not (
-            self.learned == "values" and self.training == "forced"
-        )
+        if self.learned == "values":
+            return self.training != "forced"
+        return self.learned in ("null_text", "text")
 
     @property
     def rounds(self) -> int:
@@ -101,7 +102,7 @@ class InversionConfig(_Config):
         """Network calls that are waited for: DDIM, optimiser steps, moves of the source."""
         if self.has_chain:
             return self.progress_before(self.num_steps)
-        if self.learned == "values":
+        if self.learned != "nothing":  # pinned to the trajectory, at once
             return self.num_steps + self.rounds + 1
         return self.num_steps * (1 if self.generated else 2)
 
@@ -113,6 +114,9 @@ class EditingConfig(_Config):
     tau_c: Tau = 0.6
     tau_s: Tau = 0.6
     tau_u: Tau = 0.0
+    fresh_noise: Share = 0.0
+    """Share of the variance of the target's starting latents that is drawn anew, not inverted
+    (PAPER.md D13): the noise of an inversion still has the source's outlines."""
     edit_type: Literal["replace", "refine"] | None = None
     """Words one for one, or words added and dropped; None: by the prompts' numbers of words."""
     equalizer: tuple[tuple[str, float], ...] = ()
@@ -269,8 +273,18 @@ def scenes() -> StyleDiffusionConfig:
         # tuned on seeds 5 and 6 (PAPER.md): a cell of the 16 x 16 maps is four pixels wide here,
         # so the blend is not widened, and the source's layout is kept by self-attention
         editing=_SCENES,
-        # another thing has another outline: less of the layout is kept, and there is room around
-        nouns=_SCENES.model_copy(update={"tau_v": 0.0, "tau_s": 0.6, "blend_grow": 1}),
+        # another thing has another outline: less of the layout is kept, there is room around, and
+        # the noise that has the old outline in it is drawn anew
+        nouns=_SCENES.model_copy(
+            update={
+                "tau_v": 0.0,
+                "tau_c": 0.6,
+                "tau_s": 0.6,
+                "fresh_noise": 0.95,
+                "blend_threshold": 0.5,
+                "blend_grow": 1,
+            }
+        ),
     )
 
 

@@ -24,6 +24,7 @@ from farm.methods.style_diffusion.schedule import (
 from farm.progress import Progress
 from farm.samplers.ddim import Move, NoiseSchedule, ddim_step
 from farm.samplers.guidance import guide
+from farm.training import keyed_generator
 
 STAGE = "style_diffusion.editing"
 
@@ -129,10 +130,11 @@ def edit_steps(
     moves = NoiseSchedule.from_spec(client.spec).denoising(num_steps)
     conditions = conditions_of(inversion)
     values = {ids: learned_values(inversion, text) for ids, text in embeds.items()}
-    start = inversion.state.chain[0]
     size = client.spec.map_size
     steps = [
-        EditStep(torch.stack([start, start]), torch.zeros(_num_sets(cell), 2, size, size))
+        EditStep(
+            _start(inversion.state.chain[0], cell), torch.zeros(_num_sets(cell), 2, size, size)
+        )
         for cell in cells
     ]
     for index, computed in enumerate(shared_steps(cells, num_steps)):
@@ -152,6 +154,18 @@ def edit_steps(
                 for number in (first, *others):
                     steps[number] = step
         yield list(steps)
+
+
+def _start(
+    inverted: Float[Tensor, "channels height width"], cell: EditCell
+) -> Float[Tensor, "2 channels height width"]:
+    """Where source and target begin; of the target's noise a share may be new (D13)."""
+    share = cell.config.fresh_noise
+    if share == 0:
+        return torch.stack([inverted, inverted])
+    drawn = torch.randn(inverted.shape, generator=keyed_generator(STAGE, "fresh", cell.seed))
+    # two independent unit-variance parts: the sum has the variance that the model expects
+    return torch.stack([inverted, (1 - share) ** 0.5 * inverted + share**0.5 * drawn])
 
 
 def _num_sets(cell: EditCell) -> int:

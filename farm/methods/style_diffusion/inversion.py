@@ -70,6 +70,8 @@ def _finish(
     """Learn what is to be learned, and take the source to its end."""
     if config.learned == "nothing":
         return (yield from sample_plain(state, client, config, STAGE))
+    if config.learned == "direct":
+        return (yield from pin_source(state, client, config))
     if config.learned != "values":
         while state.index < config.num_steps:
             state = yield from train_context(state, client, config)

@@ -59,8 +59,9 @@ def step_choices(cell: EditCell, index: int, num_steps: int) -> StepChoices:
         learned=value_active(index, num_steps, config.tau_v),
         takes_cross=cross,
         self_active=self_active(index, num_steps, window_of(config.tau_s)),
-        # at the first step both rows are one: without the prompt they look alike anyway
-        uncond_self_active=free and index > 0,
+        # at the first step both rows are one, unless the target's noise is new: without the prompt
+        # they look alike anyway
+        uncond_self_active=free and (index > 0 or config.fresh_noise > 0),
         scored=scored,
         blended=blended,
     )
@@ -79,7 +80,7 @@ def shared_steps(cells: Sequence[EditCell], num_steps: int) -> list[list[list[li
         computation ask the same of the network; those of one group also end the step alike.
     """
     steps: list[list[list[list[int]]]] = []
-    groups = [list(range(len(cells)))]
+    groups = _started(cells)
     for index in range(num_steps):
         choices = [step_choices(cell, index, num_steps) for cell in cells]
         asked = [part for group in groups for part in _parted(group, choices, _asked)]
@@ -87,6 +88,15 @@ def shared_steps(cells: Sequence[EditCell], num_steps: int) -> list[list[list[li
         groups = [group for parts in step for group in parts]
         steps.append(step)
     return steps
+
+
+def _started(cells: Sequence[EditCell]) -> list[list[int]]:
+    """Edits that begin with the same latents."""
+    groups: dict[Hashable, list[int]] = {}
+    for number, cell in enumerate(cells):
+        fresh = cell.config.fresh_noise
+        groups.setdefault((fresh, cell.seed if fresh else None), []).append(number)
+    return list(groups.values())
 
 
 def _parted(

@@ -86,3 +86,9 @@ def whole(
     two, found = finish(search(image, analysis, prompts, client, config, seed=seed, start=start))
     three, output = finish(edit(image, analysis, found, client, config, seed=seed))
     return Whole(analysis, found, output, one + two + three, dict(meter.work))
+
+
+@cache
+def plain():
+    """The edit that most others are compared with."""
+    return whole()

@@ -28,6 +28,7 @@ GIVEN = {
     "blend_pool": 5,
     "blend_grow": 3,
     "blend_start": 0.16,
+    "fresh_noise": 0.21,
     "paste_threshold": 0.19,
     "paste_back": None,  # switches are turned round, whichever way they are
     "source_words": ("dog",),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from farm.diffusion import NoiseQuery
+from farm.methods.style_diffusion import editing
 from farm.methods.style_diffusion.cells import EditCell
 from farm.methods.style_diffusion.conditions import learned_values
 from farm.methods.style_diffusion.config import EditingConfig
@@ -50,6 +52,41 @@ def steps_of(inversion, client, config, target=TARGET):
 def test_progress_counts_timesteps(inversion):
     reports, _ = edited(inversion, metered_client()[0], EditingConfig())
     assert [(r.step, r.total) for r in reports] == [(n, 4) for n in range(1, 5)]
+
+
+def test_fresh_noise_mixes_the_start_and_leaves_the_source_where_it_was(inversion):
+    """A quarter new: the difference to sqrt(3)/2 of the inverted noise is half of unit noise."""
+    client, _ = metered_client()
+    inverted_noise = inversion.state.chain[0]
+    start = editing._start(inverted_noise, cell_of(EditingConfig(fresh_noise=0.25)))
+    assert torch.equal(start[0], inverted_noise)
+    drawn = 2 * (start[1] - 0.75**0.5 * inverted_noise)
+    # means of n unit normals and of their squares stray by 1/sqrt(n) and sqrt(2/n): five of each
+    assert abs(drawn.mean()) < 5 / drawn.numel() ** 0.5
+    assert abs(drawn.square().mean() - 1) < 5 * (2 / drawn.numel()) ** 0.5
+    source = [s.latents[0] for s in steps_of(inversion, client, EditingConfig(fresh_noise=0.5))]
+    kept = [s.latents[0] for s in steps_of(inversion, client, EditingConfig())]
+    assert torch.equal(torch.stack(source), torch.stack(kept))
+
+
+def test_fresh_noise_repeats_by_seed_alone(inversion):
+    config = EditingConfig(fresh_noise=0.5, local_blend=False)
+    first, again = (edited(inversion, metered_client()[0], config)[1].latents for _ in range(2))
+    assert torch.equal(first, again)
+    other = replace(cell_of(config), seed=1)
+    _, (output,) = finish(edit_cells(inversion, [other], metered_client()[0]))
+    assert not torch.equal(output.latents, first)
+
+
+def test_cells_with_noise_of_their_own_share_no_step(inversion):
+    """One cell inverted, one fresh: each as if it were alone."""
+    configs = [EditingConfig(), EditingConfig(fresh_noise=0.5)]
+    client, _ = metered_client()
+    _, together = finish(edit_cells(inversion, [cell_of(c) for c in configs], client))
+    for config, output in zip(configs, together, strict=True):
+        _, alone = edited(inversion, metered_client()[0], config)
+        torch.testing.assert_close(output.latents, alone.latents, **CLOSE)
+    assert not torch.allclose(together[0].latents, together[1].latents, **CLOSE)
 
 
 def test_output_is_complete(inversion):

@@ -32,6 +32,10 @@ FORCED = CONFIG.model_copy(update={"training": "forced", "forced_steps": 3, **NE
 POLISHED = FORCED.model_copy(update={"training": "forced_polish", "polish_steps": 2})
 
 
+DIRECT = CONFIG.model_copy(update={"learned": "direct"})
+NOTHING = CONFIG.model_copy(update={"learned": "nothing"})
+
+
 @pytest.fixture(scope="module")
 def run():
     client, meter = metered_client()
@@ -61,6 +65,25 @@ def test_the_source_goes_back_exactly_as_it_came(run):
     _, (output,) = finish(edit_cells(inversion, [EditCell(plan, config)], client))
     assert output.figures["reconstruction_error"] == 0
     assert torch.equal(output.reconstruction, client.decode(inversion.state.trajectory[0]))
+
+
+def test_direct_inversion_learns_nothing_and_leaves_the_target_to_plain_ddim():
+    """arXiv:2310.01506: the source is put back on its trajectory, the target is not touched."""
+    client, meter = metered_client()
+    _, direct = inverted(client, DIRECT)
+    assert "unet_backward" not in meter.work
+    assert torch.equal(direct.state.chain, direct.state.trajectory.flip(0))
+    _, nothing = inverted(client, NOTHING)
+    config = EditingConfig(tau_c=0.0, tau_s=0.0, local_blend=False)
+    plan = plan_prompts(tiny_tokenizer(), SOURCE, TARGET, config, CONFIG.num_steps)
+    outputs = [
+        finish(edit_cells(inversion, [EditCell(plan, config)], client))[1][0]
+        for inversion in (direct, nothing)
+    ]
+    # nothing is taken from the source here, so where it went cannot matter to the target
+    torch.testing.assert_close(outputs[0].latents, outputs[1].latents)
+    assert outputs[0].figures["reconstruction_error"] == 0
+    assert outputs[1].figures["reconstruction_error"] > 0
 
 
 def test_all_timesteps_learn_as_they_would_alone(run):

@@ -27,6 +27,7 @@ WAYS = {
     "null text": {"learned": "null_text", "context_steps": 2},
     "text": {"learned": "text", "context_steps": 2},
     "nothing": {"learned": "nothing"},
+    "direct": {"learned": "direct"},
     "generated": {"learned": "nothing", "generated": True},
 }
 NEVER_SOLVED = {"stop_base": 0.0, "stop_slope": 0.0}
