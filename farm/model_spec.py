@@ -75,6 +75,10 @@ class ModelSpec(BaseModel):
     beta_end: float = 0.012
     steps_offset: int = 1
     """Added to every timestep; Stable Diffusion's pipelines set it to 1 when they load."""
+    text_to_image: bool = True
+    """False where the set has no UNet but the inpainting one, as sd2-inpainting."""
+    safety: bool = False
+    """Whether the set has a safety checker; edited pictures are then shown to it."""
     regions: RegionSpec | None = None
     """None where the set has no DINO and no inpainting UNet."""
     infinity: InfinityFacts | None = None

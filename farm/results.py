@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of what a commit says of an edit; older ones are read, newer ones refused (`farm.runner`)."""
 
 
@@ -39,6 +39,12 @@ class Provenance(BaseModel):
     seconds: float
     stage_seconds: dict[str, float]
     """Wall time by stage."""
+    stage_accelerator_seconds: dict[str, float] = {}
+    """Accelerator seconds of each stage that this edit made, and of the edit itself as "editing";
+    empty for edits of before."""
+    safety: dict[str, bool] | None = None
+    """Whether the model set's safety checker flagged a picture, which is black then, by its name;
+    None where the set has none."""
 
     @property
     def stage_reused(self) -> bool:

@@ -200,12 +200,15 @@ class ControlledAttention:
             return F.scaled_dot_product_attention(query, key, value)
         maps = attention_maps(query, key)
         control.maps.append(maps)
-        return maps @ value
+        return maps.to(value.dtype) @ value
 
 
 def _context(
     attn: Attention, embeds: Float[Tensor, "rows tokens embed"]
 ) -> Float[Tensor, "rows tokens embed"]:
+    """The input of keys or values, in the network's precision whatever the caller's is."""
+    assert attn.to_q is not None
+    embeds = embeds.to(attn.to_q.weight.dtype)
     return attn.norm_encoder_hidden_states(embeds) if attn.norm_cross else embeds
 
 
@@ -216,8 +219,9 @@ def _heads(attn: Attention, states: Float[Tensor, "rows queries channels"]) -> R
 def attention_maps(
     query: Float[Tensor, "*rows queries head_dim"], key: Float[Tensor, "*rows keys head"]
 ) -> Float[Tensor, "*rows queries keys"]:
-    """Softmax over all keys, start and padding tokens included."""
-    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    """Softmax over all keys, start and padding tokens included; in single precision at least."""
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    scores = query.to(dtype) @ key.to(dtype).transpose(-1, -2) * query.shape[-1] ** -0.5
     return scores.softmax(dim=-1)
 
 
@@ -291,12 +295,13 @@ def edited_cross(
         maps = attention_maps(query[1::2], key[1::2])
         if source is not None:
             maps = edited_maps(attention_maps(*source), maps, edits)
-        return torch.stack([free, maps @ value[1::2]], dim=1).flatten(0, 1), maps
+        mixed = maps.to(value.dtype) @ value[1::2]
+        return torch.stack([free, mixed], dim=1).flatten(0, 1), maps
     if source is None:
         return F.scaled_dot_product_attention(query, key, value), None
     own = value.clone()
     own[1::2] *= edits.from_target[:, None, :, None]
     mixed = F.scaled_dot_product_attention(query, key, own)
     mapped = edits.mapper[:, None] @ (edits.from_source[:, None, :, None] * value[1::2])
-    mixed[1::2] += F.scaled_dot_product_attention(*source, mapped)
+    mixed[1::2] += F.scaled_dot_product_attention(*source, mapped.to(value.dtype))
     return mixed, None

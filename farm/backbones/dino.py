@@ -13,12 +13,12 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from farm.backbones.convert import read_pth
+from farm.backbones.filling import fill, on_meta, single
+from farm.backbones.weight_files import read_weights
 from farm.errors import InvalidRequestError, ModelSetError
 
 _MEAN = (0.485, 0.456, 0.406)
@@ -149,24 +149,24 @@ def load_dino(folder: Path) -> Dino:
     Raises:
         ModelSetError: a file is missing or broken, or they do not belong together.
     """
-    path, weights = folder / "config.json", folder / "model.safetensors"
+    path = folder / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        state = load_file(weights)
+        state = read_weights(folder)
         architecture = str(config["architecture"])
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ModelSetError) as error:
         raise ModelSetError(
             f"{folder} cannot be loaded ({error!r}): it must hold timm's config.json with an "
             "architecture, and model.safetensors; fetch the model set again"
         ) from error
     given = {"num_classes": 0} | config.get("model_args", {})
     try:
-        vit = timm.create_model(architecture, pretrained=False, **given)
+        vit = on_meta(lambda: timm.create_model(architecture, pretrained=False, **given))
     except (RuntimeError, TypeError) as error:
         raise ModelSetError(f"{path}: timm cannot build {architecture!r} ({error})") from error
     if not isinstance(vit, VisionTransformer):
         raise ModelSetError(f"{path}: {architecture!r} is no vision transformer of timm's")
-    _fill(vit, state, weights)
+    _fill(vit, state, folder)
     about = config.get("pretrained_cfg", {})
     return Dino(
         vit,
@@ -208,14 +208,16 @@ def build_official_dino(
         hidden = kept["blocks.0.mlp.fc1.weight"].shape[0]
     except (KeyError, ValueError) as error:
         raise ModelSetError(f"{name} is no DINO vision transformer ({error!r})") from error
-    vit = VisionTransformer(
-        img_size=side * patch,
-        patch_size=patch,
-        embed_dim=width,
-        depth=len({key.split(".")[1] for key in kept if key.startswith("blocks.")}),
-        num_heads=num_heads or width // _HEAD_WIDTH,
-        mlp_ratio=hidden / width,
-        num_classes=0,
+    vit = on_meta(
+        lambda: VisionTransformer(
+            img_size=side * patch,
+            patch_size=patch,
+            embed_dim=width,
+            depth=len({key.split(".")[1] for key in kept if key.startswith("blocks.")}),
+            num_heads=num_heads or width // _HEAD_WIDTH,
+            mlp_ratio=hidden / width,
+            num_classes=0,
+        )
     )
     _fill(vit, kept, Path(name))
     return Dino(vit, position_offset=_OFFICIAL_OFFSET)
@@ -233,7 +235,7 @@ def _fill(vit: nn.Module, state: Mapping[str, Shaped[Tensor, "..."]], path: Path
             f"{_shape(found.get(first))}, expected {_shape(expected.get(first))}; give the weights "
             "that the configuration describes"
         )
-    vit.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    fill(vit, state, str(path), single)
 
 
 def _shape(shape: torch.Size | None) -> str:

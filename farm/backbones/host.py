@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from farm.backbones.infinity.hosting import (
@@ -21,6 +20,8 @@ from farm.backbones.operations import OPERATIONS
 from farm.backbones.region_inputs import REGION_INPUTS, region_sizes
 from farm.backbones.region_operations import REGION_OPERATIONS
 from farm.backbones.rows import joined_rows, parted
+from farm.backbones.safety_operations import SAFETY_INPUTS, SAFETY_OPERATIONS
+from farm.backbones.transfers import to_device, to_host
 from farm.calls import Answer, Batch, Call, Midway, Operation, Paused, Stepped, summed
 from farm.errors import EditDivergedError, FarmError, InvalidRequestError
 
@@ -58,6 +59,9 @@ class OperationHost:
             self._operations = {**self._operations, **INFINITY_OPERATIONS}
             self._inputs = {**self._inputs, **INFINITY_INPUTS}
             self._sizes |= infinity_sizes(networks.infinity)
+        if networks.safety is not None:
+            self._operations = {**self._operations, **SAFETY_OPERATIONS}
+            self._inputs = {**self._inputs, **SAFETY_INPUTS}
 
     def run_all(self, calls: Sequence[Call]) -> list[Answer]:
         """Answers in the order of the calls, one batch each.
@@ -130,6 +134,7 @@ class OperationHost:
             "operations": sorted(self._operations),
             "map_cache": networks.maps.describe(),
             "source_cache": networks.sources.describe(),
+            "steps": networks.steps.describe(),
         }
 
     def _refusal(self, call: Call) -> InvalidRequestError | None:
@@ -190,17 +195,9 @@ class OperationHost:
 
     def _stacked(self, calls: Sequence[Call]) -> dict[str, Tensor]:
         stacked = {
-            name: torch.from_numpy(np.stack([call.arrays[name] for call in calls]))
-            for name in calls[0].arrays
+            name: np.stack([call.arrays[name] for call in calls]) for name in calls[0].arrays
         }
-        return {
-            name: tensor.to(self._networks.device, _computed_in(tensor.dtype))
-            for name, tensor in stacked.items()
-        }
-
-
-def _computed_in(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype.is_floating_point else dtype
+        return to_device(stacked, self._networks.device)
 
 
 def _call_of(item: Call | Paused) -> Call:
@@ -211,7 +208,7 @@ def _outcomes(
     calls: Sequence[Call], batch: Batch, before: Sequence[Mapping[str, int]], start: float
 ) -> list[Outcome]:
     """An outcome for each row; `before`: work of each row's earlier steps, where it had any."""
-    arrays = {name: tensor.cpu().numpy() for name, tensor in batch.tensors.items()}
+    arrays = to_host(batch.tensors)
     share = (time.perf_counter() - start) / len(calls)
     return [
         _outcome(

@@ -51,8 +51,10 @@ class Inpainter(nn.Module):
 
         A velocity v = √ᾱ ε - √(1-ᾱ) x₀ of x_t = √ᾱ x₀ + √(1-ᾱ) ε gives ε = √ᾱ v + √(1-ᾱ) x_t.
         """
-        inputs = torch.cat([latents, mask, left], dim=1)
-        (output,) = self.unet(inputs, timesteps, embeds, return_dict=False)
+        dtype = self.unet.dtype
+        inputs = torch.cat([latents, mask, left], dim=1).to(dtype)
+        (output,) = self.unet(inputs, timesteps, embeds.to(dtype), return_dict=False)
+        output = output.to(latents.dtype)
         if not self._is_velocity:
             return output
         alpha = self.alphas[timesteps].view(-1, 1, 1, 1)

@@ -1,27 +1,37 @@
 """The frozen networks of a latent-diffusion model set, loaded once per process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModel
 
+from farm.backbones.absent import AbsentImageEncoder, AbsentNoisePredictor
+from farm.backbones.capture import StepCache
 from farm.backbones.clip import ImageEncoder, TextEncoder
 from farm.backbones.dino import load_dino
+from farm.backbones.filling import fill, on_meta
+from farm.backbones.hub_names import fitted
 from farm.backbones.infinity.networks import InfinityNetworks, load_infinity_networks
 from farm.backbones.infinity.spec import InfinitySpec
 from farm.backbones.inpainting import Inpainter
 from farm.backbones.map_cache import MapCache, StateCache
+from farm.backbones.precision import Precision, captures, compiles, laid_out, precision_for
 from farm.backbones.region_networks import RegionNetworks
+from farm.backbones.room import carried, free_bytes, parts_to_offload, sizes_of_parts
+from farm.backbones.safety import SafetyChecker
 from farm.backbones.scorer import Scorer
 from farm.backbones.stable_diffusion import Autoencoder, NoisePredictor
+from farm.backbones.weight_files import read_weights
 from farm.errors import ModelSetError
-from farm.model_spec import ModelSpec
+from farm.model_spec import ModelSpec, RegionSpec
+
+M = TypeVar("M", bound=nn.Module)
 
 _MAP_CACHE_BYTES = 1 << 30
 """Ten inversions of Stable Diffusion 1 with 30 steps (95 MB each)."""
@@ -43,13 +53,19 @@ class Networks:
     """Where the model set has them."""
     infinity: InfinityNetworks | None = None
     """Where the model set has one."""
+    safety: SafetyChecker | None = None
+    """Where the model set has one."""
     maps: MapCache = field(default_factory=lambda: MapCache(_MAP_CACHE_BYTES))
     sources: StateCache = field(default_factory=lambda: StateCache(_SOURCE_CACHE_BYTES["cpu"]))
+    steps: StepCache = field(default_factory=StepCache)
+    """Runs training steps, captured where the device can."""
 
     def modules(self) -> dict[str, nn.Module]:
         """Each network by name, each once."""
         parts = [part.modules() for part in (self.regions, self.infinity) if part is not None]
         more = {name: module for part in parts for name, module in part.items()}
+        if self.safety is not None:
+            more["safety"] = self.safety
         return {
             "unet": self.unet,
             "vae": self.vae,
@@ -66,14 +82,15 @@ def load_networks(
     *,
     map_cache_bytes: int = _MAP_CACHE_BYTES,
     source_cache_bytes: int | None = None,
+    precision: Precision | None = None,
 ) -> Networks:
     """Networks from a folder in Hugging Face layout; nothing is fetched.
 
-    The folder holds `unet/`, `vae/` and either one `clip/` with both towers or Stable Diffusion's
-    `text_encoder/` beside an `image_encoder/`. Where the spec has `regions`, also `dino/`,
-    `inpainting/` (a UNet) and a whole CLIP as `scorer/`, or `clip/` for that; where it has
-    `infinity`, also `infinity/`, `bsq_vae/` and `t5/`. Weights are safetensors of any precision;
-    they are computed with in single precision.
+    The folder holds `unet/` (unless the spec says that there is none), `vae/` and either one
+    `clip/` with both towers or Stable Diffusion's `text_encoder/` beside an `image_encoder/`. Where
+    the spec has `regions`, also `dino/`, `inpainting/` (a UNet) and a whole CLIP as `scorer/`, or
+    `clip/` for that; where it has `infinity`, also `infinity/`, `bsq_vae/` and `t5/`; where it has
+    `safety`, also `safety_checker/`. Weights are safetensors of any precision.
 
     Args:
         folder: of the model set.
@@ -81,99 +98,141 @@ def load_networks(
         device: where to compute.
         map_cache_bytes: room for recorded maps.
         source_cache_bytes: room for the attention of edits' sources; None: by the device.
+        precision: of each network; None: what suits the device.
 
     Raises:
         ModelSetError: naming the folder or file that is missing, broken, or does not fit `spec`.
     """
+    kind = torch.device(device).type
     if source_cache_bytes is None:
-        kind = torch.device(device).type
         source_cache_bytes = _SOURCE_CACHE_BYTES.get(kind, _SOURCE_CACHE_BYTES["cpu"])
-    unet = _loaded(UNet2DConditionModel, folder / "unet")
-    vae = _loaded(AutoencoderKL, folder / "vae")
-    text, image = _load_clip(folder)
-    _check_fit(folder, spec, unet.config, vae.config, text.config, image.config)
-    return Networks(
-        unet=NoisePredictor(unet, spec).to(device),
-        vae=Autoencoder(vae).to(device),
-        text=TextEncoder(text).to(device),
-        image=ImageEncoder(image).to(device),
-        spec=spec,
-        device=device,
-        regions=None if spec.regions is None else _load_regions(folder, spec, device),
-        infinity=_load_infinity(folder, spec, device),
+    away = parts_to_offload(sizes_of_parts(folder), free_bytes(device))
+    loader = _Loader(folder, spec, device, precision or precision_for(device), away)
+    return replace(
+        loader.load(),
         maps=MapCache(map_cache_bytes),
         sources=StateCache(source_cache_bytes),
+        steps=StepCache(enabled=kind == "cuda" and captures(), compiled=compiles()),
     )
 
 
-def _load_infinity(folder: Path, spec: ModelSpec, device: str) -> InfinityNetworks | None:
-    if spec.infinity is None:
-        return None
-    return load_infinity_networks(folder, InfinitySpec.of(spec.name, spec.infinity), device)
+@dataclass(frozen=True)
+class _Loader:
+    """A model set's folder, and how its networks are to be computed."""
 
+    folder: Path
+    spec: ModelSpec
+    device: str
+    precision: Precision
+    away: frozenset[str]
+    """Parts whose weights stay in main memory."""
 
-def _load_clip(folder: Path) -> tuple[CLIPTextModel, CLIPVisionModel]:
-    if (folder / "clip").is_dir() or not (folder / "text_encoder").is_dir():
-        clip = _loaded(CLIPModel, folder / "clip")
-        return clip.text_model, clip.vision_model
-    return (
-        _loaded(CLIPTextModel, folder / "text_encoder"),
-        _loaded(CLIPVisionModel, folder / "image_encoder"),
-    )
-
-
-def _load_regions(folder: Path, spec: ModelSpec, device: str) -> RegionNetworks:
-    own_name = folder / "dino"  # a ViT that is not DINO says so by its folder
-    dino = load_dino(own_name if own_name.is_dir() else folder / "caption_vit")
-    assert spec.regions is not None
-    if dino.patch != spec.regions.dino_patch:
-        raise ModelSetError(
-            f"{folder / 'dino'}: DINO has patches of {dino.patch} pixels, and the model set's spec "
-            f"says {spec.regions.dino_patch}; correct the spec or fetch the network it describes"
+    def load(self) -> Networks:
+        folder, spec, device = self.folder, self.spec, self.device
+        unet = self._unet(folder / "unet") if spec.text_to_image else None
+        vae = self._diffusion(AutoencoderKL, folder / "vae")
+        text, image = self._towers()
+        _check_fit(folder, spec, unet and unet.config, vae.config, text.config, image)
+        predictor = AbsentNoisePredictor(spec.name)
+        if unet is not None:
+            predictor = NoisePredictor(unet, spec).to(device)
+        return Networks(
+            unet=predictor,
+            vae=self._placed(Autoencoder(vae), "vae"),
+            text=self._placed(TextEncoder(text), "text_encoder"),
+            image=(
+                AbsentImageEncoder(spec.name)
+                if image is None
+                else self._placed(ImageEncoder(image), "image_encoder")
+            ),
+            spec=spec,
+            device=device,
+            regions=None if spec.regions is None else self._regions(spec.regions),
+            infinity=self._infinity(),
+            safety=self._safety() if spec.safety else None,
         )
-    own = folder / "scorer"
-    clip = _loaded(CLIPModel, own if own.is_dir() else folder / "clip")
-    return RegionNetworks(
-        dino=dino.to(device),
-        scorer=Scorer(clip).to(device),
-        inpainter=Inpainter(_loaded(UNet2DConditionModel, folder / "inpainting"), spec).to(device),
-    )
+
+    def _towers(self) -> tuple[CLIPTextModel, CLIPVisionModel | None]:
+        folder = self.folder
+        if (folder / "clip").is_dir() or not (folder / "text_encoder").is_dir():
+            clip = self._clip(CLIPModel, folder / "clip")
+            return clip.text_model, clip.vision_model
+        text = self._clip(CLIPTextModel, folder / "text_encoder")
+        if not self.spec.text_to_image:
+            return text, None
+        return text, self._clip(CLIPVisionModel, folder / "image_encoder")
+
+    def _regions(self, stated: RegionSpec) -> RegionNetworks:
+        folder, device = self.folder, self.device
+        own_name = folder / "dino"  # a ViT that is not DINO says so by its folder
+        dino = load_dino(own_name if own_name.is_dir() else folder / "caption_vit")
+        if dino.patch != stated.dino_patch:
+            raise ModelSetError(
+                f"{folder / 'dino'}: DINO has patches of {dino.patch} pixels, and the model set's "
+                f"spec says {stated.dino_patch}; correct the spec or fetch the network it describes"
+            )
+        own = folder / "scorer"
+        clip = self._clip(CLIPModel, own if own.is_dir() else folder / "clip")
+        return RegionNetworks(
+            dino=dino.to(device),
+            scorer=Scorer(clip).to(device),
+            inpainter=Inpainter(self._unet(folder / "inpainting"), self.spec).to(device),
+        )
+
+    def _safety(self) -> SafetyChecker:
+        checker = self._clip(StableDiffusionSafetyChecker, self.folder / "safety_checker")
+        return SafetyChecker(checker).to(self.device)
+
+    def _unet(self, folder: Path) -> Any:
+        unet = self._diffusion(UNet2DConditionModel, folder, self.precision.unet)
+        return laid_out(unet, self.precision)
+
+    def _diffusion(self, model: Any, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+        """A network of a diffusers class."""
+        config = _config(folder, lambda: model.load_config(folder, local_files_only=True))
+        return self._filled(on_meta(lambda: model.from_config(config)), folder, dtype)
+
+    def _clip(self, model: Any, folder: Path) -> Any:
+        """A CLIP, one of its towers, or what is made of one; in single precision."""
+        load = model.config_class.from_pretrained
+        config = _config(folder, lambda: load(folder, local_files_only=True))
+        return self._filled(on_meta(lambda: model(config)), folder, torch.float32)
+
+    def _filled(self, network: Any, folder: Path, dtype: torch.dtype) -> Any:
+        state = fitted(read_weights(folder), network.state_dict())
+        device = "cpu" if folder.name in self.away else self.device
+        return fill(network, state, str(folder), lambda _: dtype, device)
+
+    def _placed(self, module: M, part: str) -> M:
+        return carried(module, self.device) if part in self.away else module.to(self.device)
+
+    def _infinity(self) -> InfinityNetworks | None:
+        if self.spec.infinity is None:
+            return None
+        stated = InfinitySpec.of(self.spec.name, self.spec.infinity)
+        carry = "t5" in self.away
+        return load_infinity_networks(self.folder, stated, self.device, carry_text=carry)
 
 
-def _loaded(model: Any, folder: Path) -> Any:
-    """A network of a Hugging Face class, with every weight found."""
+def _config(folder: Path, load: Callable[[], Any]) -> Any:
     if not (folder / "config.json").is_file():
         raise ModelSetError(f"{folder / 'config.json'} is missing: fetch the model set again")
-    if not any(folder.glob("*.safetensors")):
-        raise ModelSetError(
-            f"{folder} holds no .safetensors file: fetch the weights again, in that format"
-        )
-    load: Callable[..., tuple[Any, dict[str, Any]]] = model.from_pretrained
     try:
-        network, found = load(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            low_cpu_mem_usage=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelSetError(f"{folder} cannot be loaded: {error}") from error
-    # the libraries only warn of these and compute with random numbers
-    broken = sorted(found["missing_keys"]) + sorted(map(str, found["mismatched_keys"]))
-    if broken:
-        raise ModelSetError(
-            f"{folder} lacks or misshapes {len(broken)} weights, the first is {broken[0]}: "
-            "its config.json belongs to another network, or the file is incomplete"
-        )
-    return network
+        return load()
+    except (OSError, ValueError) as error:
+        raise ModelSetError(f"{folder / 'config.json'} cannot be read: {error}") from error
 
 
-def _check_fit(folder: Path, spec: ModelSpec, unet: Any, vae: Any, text: Any, image: Any) -> None:
-    found = {
-        "unet latent channels": (unet["in_channels"], spec.latent_channels),
-        "unet text width": (unet["cross_attention_dim"], spec.text_width),
+def _check_fit(
+    folder: Path, spec: ModelSpec, unet: Any, vae: Any, text: Any, image: CLIPVisionModel | None
+) -> None:
+    found: dict[str, tuple[object, object]] = {}
+    if unet is not None:
+        found |= {
+            "unet latent channels": (unet["in_channels"], spec.latent_channels),
+            "unet text width": (unet["cross_attention_dim"], spec.text_width),
+        }
+    found |= {
         "vae latent channels": (vae["latent_channels"], spec.latent_channels),
         "vae reduction": (
             2 ** (len(vae["block_out_channels"]) - 1),
@@ -181,9 +240,13 @@ def _check_fit(folder: Path, spec: ModelSpec, unet: Any, vae: Any, text: Any, im
         ),
         "text positions": (text.max_position_embeddings, spec.tokens),
         "text encoder width": (text.hidden_size, spec.text_width),
-        "image encoder width": (image.hidden_size, spec.text_width),
-        "image tokens": ((image.image_size // image.patch_size) ** 2 + 1, spec.image_tokens),
     }
+    if image is not None:
+        sizes: Any = image.config
+        found |= {
+            "image encoder width": (sizes.hidden_size, spec.text_width),
+            "image tokens": ((sizes.image_size // sizes.patch_size) ** 2 + 1, spec.image_tokens),
+        }
     for name, (actual, stated) in found.items():
         if actual != stated:
             raise ModelSetError(

@@ -1,12 +1,14 @@
 """Operations of Learnable Regions: pure, batched, named (`farm.regions` asks them)."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from farm.backbones.inpainting import Inpainter
 from farm.backbones.networks import Networks
 from farm.backbones.region_networks import RegionNetworks
 from farm.calls import Batch, Midway, Operation, Static, Stepped, Tensors
@@ -128,6 +130,7 @@ REGION_OPERATIONS: Mapping[str, Operation] = {
     "inpainting.sample": InpaintingSample(),
 }
 _MOVES = ("timesteps", "alphas", "alphas_prev")
+_MOVED = ("latents", "embeds", "uncond_embeds", "guidance_scale", "mask", "left")
 
 
 def _networks(networks: Networks) -> RegionNetworks:
@@ -151,8 +154,17 @@ def _moved(
     alpha_to: Float[Tensor, " batch"],
 ) -> Float[Tensor, "batch channels height width"]:
     """A DDIM step, under guidance where there are `uncond_embeds`."""
+    inputs = {name: tensors[name] for name in _MOVED if name in tensors}
+    inputs |= {"timestep": timestep, "alpha": alpha, "alpha_to": alpha_to}
+    name = f"inpainting_move {_forwards(tensors)}"
+    step = partial(inpainting_move, _networks(networks).inpainter)
+    return networks.steps.run(name, step, inputs)["latents"]
+
+
+def inpainting_move(predict: Inpainter, tensors: Tensors) -> dict[str, Tensor]:
+    """The step of `inpainting_step`; nothing here waits for the device."""
     latents, embeds, mask, left = (tensors[n] for n in ("latents", "embeds", "mask", "left"))
-    predict = _networks(networks).inpainter
+    timestep = tensors["timestep"]
     with torch.no_grad():
         if "uncond_embeds" in tensors:
             both = torch.cat([tensors["uncond_embeds"], embeds])
@@ -164,6 +176,6 @@ def _moved(
             noise = uncond + tensors["guidance_scale"].view(-1, 1, 1, 1) * (cond - uncond)
         else:
             noise = predict(latents, timestep, embeds, mask, left)
-        alpha, alpha_to = (level.view(-1, 1, 1, 1) for level in (alpha, alpha_to))
+        alpha, alpha_to = (tensors[n].view(-1, 1, 1, 1) for n in ("alpha", "alpha_to"))
         clean = (latents - (1 - alpha).sqrt() * noise) / alpha.sqrt()
-        return alpha_to.sqrt() * clean + (1 - alpha_to).sqrt() * noise
+        return {"latents": alpha_to.sqrt() * clean + (1 - alpha_to).sqrt() * noise}

@@ -43,12 +43,19 @@ class NoisePredictor(nn.Module):
     ) -> Float[Tensor, "batch channels height width"]:
         """Predicted noise; every sample at its own timestep.
 
+        The UNet computes in its own precision; what it is told and answers keeps the latents'.
         A velocity v = √ᾱ ε - √(1-ᾱ) x₀ of x_t = √ᾱ x₀ + √(1-ᾱ) ε gives ε = √ᾱ v + √(1-ᾱ) x_t.
         """
         kwargs = None if control is None else {"control": control}
+        dtype = self.unet.dtype
         (output,) = self.unet(
-            latents, timesteps, embeds, cross_attention_kwargs=kwargs, return_dict=False
+            latents.to(dtype),
+            timesteps,
+            embeds.to(dtype),
+            cross_attention_kwargs=kwargs,
+            return_dict=False,
         )
+        output = output.to(latents.dtype)
         if not self._is_velocity:
             return output
         alpha = self.alphas[timesteps].view(-1, 1, 1, 1)

@@ -4,6 +4,7 @@ Requests are checked, and words found in prompts, long before a text encoder is 
 process that imports this stays free of transformers.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +26,11 @@ _PATTERN = (
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """A prompt as token ids, padded with the end token to the encoder's length."""
+    """A prompt as token ids, padded to the encoder's length."""
 
     prompt: str
     ids: tuple[int, ...]
-    """`[start, pieces…, end, end, …]`, one entry per position of the encoder."""
+    """`[start, pieces…, end, padding…]`, one entry per position of the encoder."""
     pieces: tuple[str, ...]
     """Decoded text of each piece between start and end."""
 
@@ -44,7 +45,8 @@ class PromptTokenizer:
 
     Args:
         folder: a `tokenizer` folder in Hugging Face layout (tokenizer.json, or vocab.json and
-            merges.txt).
+            merges.txt). Its `tokenizer_config.json` may name the token that fills up: the end token
+            in Stable Diffusion 1, "!" in 2, whose text encoder was trained so.
         max_tokens: positions of the text encoder, start and end included.
 
     Raises:
@@ -56,6 +58,7 @@ class PromptTokenizer:
         self._tokenizer = _load(folder)
         self._start = self._id(_START, folder)
         self._end = self._id(_END, folder)
+        self._padding = self._id(_padding_token(folder), folder)
 
     def encode(self, prompt: str) -> PromptTokens:
         """Token ids of a prompt; the empty prompt is allowed (guidance needs it).
@@ -71,15 +74,27 @@ class PromptTokenizer:
                 f"the prompt has {len(encoding.ids)} tokens and the text encoder takes {room}: "
                 f"shorten it; what fits is {kept!r}"
             )
-        padding = self.max_tokens - 1 - len(encoding.ids)
+        padding = self.max_tokens - 2 - len(encoding.ids)
         pieces = tuple(piece.replace(_WORD_END, "") for piece in encoding.tokens)
-        return PromptTokens(prompt, (self._start, *encoding.ids, *[self._end] * padding), pieces)
+        rest = (self._end, *[self._padding] * padding)
+        return PromptTokens(prompt, (self._start, *encoding.ids, *rest), pieces)
 
     def _id(self, token: str, folder: Path) -> int:
         found = self._tokenizer.token_to_id(token)
         if found is None:
             raise ModelSetError(f"{folder}: the tokenizer has no {token!r}; is it CLIP's?")
         return found
+
+
+def _padding_token(folder: Path) -> str:
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return _END
+    try:
+        named = json.loads(path.read_text(encoding="utf-8")).get("pad_token", _END)
+    except ValueError as error:
+        raise ModelSetError(f"{path} is no JSON ({error}): fetch the tokenizer again") from error
+    return str(named["content"] if isinstance(named, dict) else named or _END)
 
 
 def _load(folder: Path) -> Tokenizer:

@@ -1,5 +1,7 @@
 """Losses of training steps and the gradient of their one trained input (StyleDiffusion spec §6)."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,11 +9,16 @@ from torch import Tensor
 from farm.adapters.attention import AttentionControl
 from farm.backbones.networks import Networks
 from farm.backbones.recording import PassInputs, recorded_maps
+from farm.backbones.stable_diffusion import NoisePredictor
 from farm.calls import Batch, Static, Tensors
 from farm.losses.attention import attention_loss
 from farm.losses.latents import latent_loss
 
 Latents = Float[Tensor, "batch channels height width"]
+
+_TARGET = "target_map_"
+_OF_MAPS = ("map_latents", "map_timestep")
+"""What says which maps are the targets, and has done so by then."""
 
 
 def value_loss(networks: Networks, tensors: Tensors, static: Static) -> Batch:
@@ -31,16 +38,35 @@ def value_loss(networks: Networks, tensors: Tensors, static: Static) -> Batch:
             alone=bool(static.get("alone", False)),
         )
         targets, lacking = recorded_maps(networks, maps)
+    inputs = {name: tensor for name, tensor in tensors.items() if name not in _OF_MAPS}
+    inputs |= {f"{_TARGET}{number:02}": target for number, target in enumerate(targets)}
+    pixels = networks.spec.map_size**2 if uses_maps else None
+    results = networks.steps.run(
+        f"value_step {pixels}", partial(value_step, networks.unet, pixels), inputs
+    )
+    return Batch(
+        results,
+        {"unet_forward": 1, "unet_backward": 1},
+        [{"unet_forward": passes} for passes in lacking],
+    )
+
+
+def value_step(unet: NoisePredictor, pixels: int | None, tensors: Tensors) -> dict[str, Tensor]:
+    """The step of `value_loss`, which knows its targets; nothing here waits for the device.
+
+    Args:
+        unet: predicts.
+        pixels: of the maps that are compared; None: none are.
+        tensors: as `value_loss` takes them, with the maps' targets by layer, `target_map_00` on.
+    """
+    targets = [t for name, t in sorted(tensors.items()) if name.startswith(_TARGET)]
     with torch.enable_grad():  # a near caller is inside an autograd function, where grad is off
         values = tensors["value_embeds"].detach().requires_grad_()
-        control = AttentionControl(
-            value_embeds=values,
-            record_pixels=networks.spec.map_size**2 if uses_maps else None,
-        )
-        cond = networks.unet(tensors["latents"], tensors["timestep"], embeds, control)
+        control = AttentionControl(value_embeds=values, record_pixels=pixels)
+        cond = unet(tensors["latents"], tensors["timestep"], tensors["embeds"], control)
         moved = _move(tensors, tensors["noise_uncond"], cond, tensors["guidance_scale"])
         near = latent_loss(moved, tensors["target_latents"])
-        far = attention_loss(control.maps, targets) if uses_maps else torch.zeros_like(near)
+        far = attention_loss(control.maps, targets) if targets else torch.zeros_like(near)
         loss = near + tensors["attention_weight"] * far
         (gradient,) = torch.autograd.grad(loss.sum(), values)
     results = {
@@ -49,11 +75,7 @@ def value_loss(networks: Networks, tensors: Tensors, static: Static) -> Batch:
         "attention_loss": far,
         "grad_value_embeds": gradient,
     }
-    return Batch(
-        {name: tensor.detach() for name, tensor in results.items()},
-        {"unet_forward": 1, "unet_backward": 1},
-        [{"unet_forward": passes} for passes in lacking],
-    )
+    return {name: tensor.detach() for name, tensor in results.items()}
 
 
 def context_loss(networks: Networks, tensors: Tensors, static: Static) -> Batch:
@@ -64,14 +86,19 @@ def context_loss(networks: Networks, tensors: Tensors, static: Static) -> Batch:
     (weight = guidance). The loss is `mean((z' - target)²)`.
     """
     del static
-    with torch.enable_grad():  # see value_loss
+    results = networks.steps.run("context_step", partial(context_step, networks.unet), tensors)
+    return Batch(results, {"unet_forward": 1, "unet_backward": 1})
+
+
+def context_step(unet: NoisePredictor, tensors: Tensors) -> dict[str, Tensor]:
+    """The step of `context_loss`."""
+    with torch.enable_grad():  # see value_step
         embeds = tensors["embeds"].detach().requires_grad_()
-        own = networks.unet(tensors["latents"], tensors["timestep"], embeds)
+        own = unet(tensors["latents"], tensors["timestep"], embeds)
         moved = _move(tensors, tensors["other_noise"], own, tensors["weight"])
         loss = latent_loss(moved, tensors["target_latents"])
         (gradient,) = torch.autograd.grad(loss.sum(), embeds)
-    results = {"loss": loss.detach(), "grad_embeds": gradient}
-    return Batch(results, {"unet_forward": 1, "unet_backward": 1})
+    return {"loss": loss.detach(), "grad_embeds": gradient.detach()}
 
 
 def _move(

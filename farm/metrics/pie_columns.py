@@ -32,6 +32,15 @@ COLUMNS: Mapping[str, Column] = {
 }
 """Figures by name; those of a network carry its name: `clip_whole[clip-vit-large-patch14]`."""
 
+FURTHER_COLUMNS: Mapping[str, Column] = {"image_reward": Column("ImageReward x10", 10.0, True)}
+"""Figures that some tables have too."""
+
+
+def column_of(name: str) -> Column | None:
+    """The column of a figure, whose name may carry that of a network; None for others."""
+    plain = name.partition("[")[0]
+    return COLUMNS.get(plain) or FURTHER_COLUMNS.get(plain)
+
 
 def mean_of_known(values: Iterable[float]) -> float:
     """Mean of the values that are not nan, as the benchmark's tables are made; nan for none."""

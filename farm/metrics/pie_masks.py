@@ -46,6 +46,14 @@ def decode_runs(
     return mask
 
 
+def encode_runs(mask: Float[Tensor, "1 height width"]) -> list[int]:
+    """Runs of a mask as the benchmark publishes them: inverse of `decode_runs` without border."""
+    flat = torch.cat([torch.zeros(1), (mask > 0.5).float().flatten(), torch.zeros(1)])
+    steps = flat.diff()
+    starts, ends = ((steps == sign).nonzero()[:, 0].tolist() for sign in (1, -1))
+    return [n for start, end in zip(starts, ends, strict=True) for n in (start, end - start)]
+
+
 def weight_of(mask: Mask, region: Region) -> Mask:
     """1 where a pixel belongs to the region; `mask` is 1 where the picture is to be edited."""
     if region == "whole":

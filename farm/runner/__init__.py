@@ -5,7 +5,8 @@ does, wherever it runs: inline in this process, or in a Ray task with a remote e
 """
 
 from farm.runner.loading import load_output, load_result, load_stage
-from farm.runner.preparing import PreparedEdit, prepare, read_image, read_mask
+from farm.runner.method import PreparedEdit
+from farm.runner.preparing import prepare, read_image, read_mask
 from farm.runner.running import Report, ShouldStop, run_edit
 from farm.runner.versions import versions
 

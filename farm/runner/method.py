@@ -12,6 +12,7 @@ from farm.calls import Executor
 from farm.images import DecodedImage, Placement
 from farm.progress import Progress
 from farm.requests import EditRequest
+from farm.results import EditResult
 from farm.zoo.model_sets import ModelSet
 
 Files = Mapping[str, bytes]
@@ -35,6 +36,41 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
+class PreparedEdit:
+    """A request that has passed every check that needs no network; pickles."""
+
+    request: EditRequest
+    image: bytes
+    model_set: ModelSet
+    method: "MethodRun"
+    image_digest: str
+    root: str
+    """Digest of what determines every stage: the image, the weights, the seed, the method."""
+    stages: Mapping[str, str]
+    """Digest of what determines each stage, by its name, in order."""
+    edit_id: str
+    """What determines the result."""
+
+    @property
+    def stage_digest(self) -> str:
+        """Of the last stage, which all others lead to."""
+        return list(self.stages.values())[-1]
+
+
+@dataclass(frozen=True)
+class NestedEdit:
+    """An edit that was done within another.
+
+    Attributes:
+        result: as anybody finds it in the store.
+        read: one of its outputs by name.
+    """
+
+    result: EditResult
+    read: Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
 class Workbench:
     """What a method finds in front of it while an edit runs.
 
@@ -47,6 +83,8 @@ class Workbench:
         placement: where the square lies in the original.
         is_made: whether the last of some stages, each after those before it, is in the store; the
             stages may be others than the edit's own.
+        nested: does another edit within this one, or finds it done; what it costs is this one's,
+            and its stages are called "<name>.<stage>" with the name that is handed over.
     """
 
     request: EditRequest
@@ -56,6 +94,7 @@ class Workbench:
     square: Float[Tensor, "3 size size"]
     placement: Placement
     is_made: Callable[[Sequence[StagePlan]], bool]
+    nested: Callable[[PreparedEdit, str], NestedEdit]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,12 @@
 """The methods that the farm offers."""
 
 from farm.images import DecodedImage
-from farm.requests import EditInfinityRequest, EditRequest, LearnableRegionsRequest
+from farm.requests import (
+    AutoRequest,
+    EditInfinityRequest,
+    EditRequest,
+    LearnableRegionsRequest,
+)
 from farm.runner.edit_infinity import plan_edit_infinity
 from farm.runner.learnable_regions import plan_learnable_regions
 from farm.runner.method import MethodRun
@@ -17,6 +22,7 @@ def plan_method(
     Raises:
         InvalidRequestError: or one of its children, saying what to change.
     """
+    assert not isinstance(request, AutoRequest), "it chooses among these (farm.runner.auto)"
     if isinstance(request, LearnableRegionsRequest):
         return plan_learnable_regions(request, model_set)
     if isinstance(request, EditInfinityRequest):

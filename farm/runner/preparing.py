@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +10,11 @@ import torch
 
 from farm.errors import InvalidImageError
 from farm.images import decode_image, encode_png, image_digest
-from farm.requests import GENERATED, EditRequest
-from farm.runner.method import MethodRun, StagePlan
+from farm.requests import GENERATED, AutoRequest, EditRequest
+from farm.runner.auto import plan_auto
+from farm.runner.method import MethodRun, PreparedEdit, StagePlan
 from farm.runner.methods import plan_method
 from farm.zoo.model_sets import ModelSet
-
-
-@dataclass(frozen=True)
-class PreparedEdit:
-    """A request that has passed every check that needs no network; pickles."""
-
-    request: EditRequest
-    image: bytes
-    model_set: ModelSet
-    method: MethodRun
-    image_digest: str
-    root: str
-    """Digest of what determines every stage: the image, the weights, the seed, the method."""
-    stages: Mapping[str, str]
-    """Digest of what determines each stage, by its name, in order."""
-    edit_id: str
-    """What determines the result."""
-
-    @property
-    def stage_digest(self) -> str:
-        """Of the last stage, which all others lead to."""
-        return list(self.stages.values())[-1]
 
 
 def read_image(uri: str, *, base: Path) -> bytes:
@@ -87,8 +65,7 @@ def prepare(
     if request.is_generated:
         side = model_set.spec.image_size
         image = encode_png(torch.zeros(3, side, side))  # a frame for what will be drawn
-    decoded = decode_image(image)
-    method = plan_method(request, model_set, decoded, mask)
+    method = _planned(request, image, model_set, mask)
     picture = image_digest(image)
     common = {
         "method": request.method,
@@ -102,6 +79,18 @@ def prepare(
     stages = stage_digests(root, method.stages)
     edit_id = _digest({"before": [root, *stages.values()][-1], "depends": method.depends})
     return PreparedEdit(request, image, model_set, method, picture, root, stages, edit_id)
+
+
+def _planned(
+    request: EditRequest, image: bytes, model_set: ModelSet, mask: bytes | None
+) -> MethodRun:
+    if not isinstance(request, AutoRequest):
+        return plan_method(request, model_set, decode_image(image), mask)
+
+    def checked(candidate: EditRequest) -> PreparedEdit:
+        return prepare(candidate, image, model_set)
+
+    return plan_auto(request, model_set, checked)
 
 
 def stage_digests(root: str, stages: Sequence[StagePlan]) -> dict[str, str]:

@@ -4,9 +4,10 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from farm.calls import Executor, Meter
@@ -14,9 +15,10 @@ from farm.errors import BudgetExceededError, EditCancelledError, StoreError
 from farm.images import decode_image, encode_png, fit_to_model
 from farm.progress import Progress
 from farm.results import EditResult, Provenance
-from farm.runner.loading import load_stage, result_of
-from farm.runner.method import Files, Outputs, StagePlan, Workbench
-from farm.runner.preparing import PreparedEdit, stage_digests
+from farm.runner.loading import load_output, load_stage, result_of
+from farm.runner.method import Files, NestedEdit, Outputs, PreparedEdit, StagePlan, Workbench
+from farm.runner.preparing import stage_digests
+from farm.runner.safety import shown_to_checker
 from farm.runner.versions import versions
 from farm.storage.checkpoints import load_checkpoint, save_checkpoint
 from farm.storage.commits import commit, read_commit
@@ -97,7 +99,9 @@ class _Run:
         self.attempt = uuid.uuid4().hex
         self.started = time.monotonic()
         self.stage_seconds: dict[str, float] = {}
+        self.stage_costs: dict[str, float] = {}
         self.made: list[str] = []
+        self.found: dict[str, str] = {}
         original = decode_image(prepared.image)
         spec = prepared.model_set.spec
         square, placement = fit_to_model(original.image, spec.image_size)
@@ -109,6 +113,7 @@ class _Run:
             square,
             placement,
             self._is_made,
+            self._nested,
         )
 
     def run(self, target: str) -> EditResult:
@@ -117,7 +122,8 @@ class _Run:
         for stage in prepared.method.stages:
             self._ensure(stage)
         outputs = self._drive("editing", prepared.method.edit(self.bench, self._read))
-        provenance = self._provenance()
+        outputs, verdict = shown_to_checker(outputs, self.meter, prepared.model_set.spec)
+        provenance = self._provenance(verdict)
         files = self._files(outputs, provenance)
         extra = {"provenance": provenance.model_dump(mode="json")}
         done = commit(self.store, target, self.attempt, files, extra)
@@ -154,6 +160,27 @@ class _Run:
         digest = list(stage_digests(self.prepared.root, stages).values())[-1]
         return read_commit(self.store, stage_prefix(self.tenant, digest)) is not None
 
+    def _nested(self, prepared: PreparedEdit, name: str) -> NestedEdit:
+        """An edit of its own, which others find too; here it counts as part of this one."""
+        left = None if self.budget is None else max(0.0, self.budget - self.meter.seconds)
+        result = run_edit(
+            prepared,
+            self.store,
+            self.meter,
+            tenant=self.tenant,
+            report=self._report,
+            should_stop=self.should_stop,
+            budget=left,
+            node=self.node,
+        )
+        provenance = result.provenance
+        self.found |= {f"{name}.{stage}": d for stage, d in provenance.stages.items()}
+        if not result.reused:
+            self.made += [f"{name}.{stage}" for stage in provenance.stages_made]
+            for stage, seconds in provenance.stage_accelerator_seconds.items():
+                self.stage_costs[f"{name}.{stage}"] = seconds
+        return NestedEdit(result, partial(load_output, self.store, result))
+
     def _read(self, stage: str) -> Files:
         return load_stage(self.store, self.tenant, self.prepared.stages[stage])
 
@@ -185,7 +212,7 @@ class _Run:
         each: Callable[[Progress], None] = lambda _: None,
     ) -> _T:
         """Run a stage to its end: report each step, stop where asked, time it."""
-        started = time.monotonic()
+        started, cost = time.monotonic(), self.meter.seconds
         while True:
             if self.should_stop():
                 raise EditCancelledError(
@@ -200,6 +227,7 @@ class _Run:
                 progress = next(steps)
             except StopIteration as finished:
                 self.stage_seconds[stage] = time.monotonic() - started
+                self.stage_costs[stage] = self.meter.seconds - cost
                 return finished.value
             self._report(progress)
             each(progress)
@@ -225,7 +253,7 @@ class _Run:
         files["metrics.json"] = json.dumps(figures, indent=1).encode()
         return files
 
-    def _provenance(self) -> Provenance:
+    def _provenance(self, verdict: Mapping[str, bool] | None) -> Provenance:
         prepared = self.prepared
         method = prepared.method
         return Provenance(
@@ -237,7 +265,7 @@ class _Run:
             config=method.config.model_dump(mode="json"),
             versions=versions(),
             image_digest=prepared.image_digest,
-            stages=dict(prepared.stages),
+            stages={**prepared.stages, **self.found},
             stages_made=self.made,
             trainer_pid=os.getpid(),
             trainer_node=self.node,
@@ -246,6 +274,8 @@ class _Run:
             accelerator_seconds=self.meter.seconds,
             seconds=time.monotonic() - self.started,
             stage_seconds=self.stage_seconds,
+            stage_accelerator_seconds=self.stage_costs,
+            safety=None if verdict is None else dict(verdict),
         )
 
 

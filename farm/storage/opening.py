@@ -7,6 +7,7 @@
 | `s3://bucket/prefix?endpoint_url=http://host:9000&region=eu-central-1` | S3, or what speaks it |
 """
 
+import importlib
 import re
 import stat
 from pathlib import Path
@@ -14,7 +15,6 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from farm.storage.keys import InvalidKeyError
 from farm.storage.local import LocalStore
-from farm.storage.s3 import S3Store
 from farm.storage.store import Store, UnusableStoreError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
@@ -83,7 +83,7 @@ def _is_something_else(root: Path) -> bool:
         return False  # the first write makes it
 
 
-def _open_s3(parts: SplitResult, endpoint_url: str | None, region: str | None) -> S3Store:
+def _open_s3(parts: SplitResult, endpoint_url: str | None, region: str | None) -> Store:
     bucket = parts.netloc
     if "@" in bucket:  # said without repeating it: there may be a secret in it
         raise UnusableStoreError(
@@ -99,7 +99,15 @@ def _open_s3(parts: SplitResult, endpoint_url: str | None, region: str | None) -
             f"options are {sorted(_S3_OPTIONS)}"
         )
     try:
-        return S3Store(
+        # by name: whoever keeps edits in a folder needs no boto3
+        s3 = importlib.import_module("farm.storage.s3")
+    except ModuleNotFoundError as error:
+        raise UnusableStoreError(
+            f"{parts.geturl()!r} needs {error.name}, which is not installed: "
+            "pip install 'editfarm[s3]'"
+        ) from error
+    try:
+        return s3.S3Store(
             bucket=bucket,
             prefix=unquote(parts.path).strip("/"),
             endpoint_url=endpoint_url or options.get("endpoint_url") or None,

@@ -25,7 +25,10 @@ def state_infinity(folder: Path, size: Size) -> InfinitySpec | None:
     if not has_manifest(folder) or not all((folder / n).is_dir() for n in (TRANSFORMER, VAE, TEXT)):
         return None
     manifest = open_model_set(str(folder)).manifest
-    sizes, vae = load_transformer(folder / TRANSFORMER).config, load_vae(folder / VAE).config
+    sizes, vae = (
+        load_transformer(folder / TRANSFORMER, dtype=None).config,
+        load_vae(folder / VAE).config,
+    )
     warn_of_pairing(sizes, vae, folder / VAE)
     stated = spec_of(manifest.spec.name, sizes, vae, size=size)
     write_manifest(
@@ -34,5 +37,6 @@ def state_infinity(folder: Path, size: Size) -> InfinitySpec | None:
         defaults=manifest.defaults,
         licence=manifest.licence,
         source=manifest.source,
+        sources=manifest.sources,
     )
     return stated

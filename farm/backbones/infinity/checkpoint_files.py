@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ def read_state(path: Path) -> dict[str, AnyTensor]:
     """All tensors of a checkpoint by name, memory-mapped.
 
     Args:
-        path: a .safetensors file, a .pth or .pt file, or a folder with one of them or with shards.
+        path: a .safetensors file, an index of such shards, a pickle (.pth, .pt, .bin), or a folder
+            with one of them or with shards.
 
     Raises:
         ModelSetError: nothing there, or not what it says it is.
@@ -34,6 +36,8 @@ def read_state(path: Path) -> dict[str, AnyTensor]:
         return _read_folder(path)
     if not path.is_file():
         raise ModelSetError(f"{path} is missing: fetch the checkpoint, or correct its path")
+    if path.suffix == ".json":
+        return _read_shards(path.parent, path)
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
@@ -97,7 +101,10 @@ def _read_pickle(path: Path) -> dict[str, AnyTensor]:
     """A pickle of tensors and plain containers; anything that could run code is refused."""
     try:
         loaded: Any = torch.load(  # noqa: TID251 - the one place that reads released .pth files
-            path, map_location="cpu", weights_only=True, mmap=True
+            path,
+            map_location="cpu",
+            weights_only=True,
+            mmap=zipfile.is_zipfile(path),  # files from before torch 1.6 cannot be mapped
         )
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise _broken(path, error) from error

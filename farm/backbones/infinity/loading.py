@@ -37,14 +37,14 @@ class PairingWarning(UserWarning):
 
 
 def load_transformer(
-    path: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    path: Path, *, device: str = "cpu", dtype: torch.dtype | None = torch.float32
 ) -> Infinity:
     """A frozen transformer from any of the released layouts.
 
     Args:
         path: of the file, or of the folder with shards.
         device: where to compute.
-        dtype: of the blocks' matrices; everything else is single precision.
+        dtype: of the blocks' matrices, None: the file's; everything else is single precision.
 
     Raises:
         ModelSetError: the file is missing or broken, or is another model's; names the tensors.
@@ -55,7 +55,9 @@ def load_transformer(
         model = Infinity(config)
 
     def dtype_of(name: str) -> torch.dtype:
-        return dtype if MATRIX.match(name) else torch.float32
+        if not MATRIX.match(name):
+            return torch.float32
+        return state[name].dtype if dtype is None else dtype
 
     return _filled(model, state, str(path), dtype_of, device)
 

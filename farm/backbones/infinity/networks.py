@@ -1,14 +1,14 @@
 """The frozen networks of an Infinity model set, loaded once per process."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from transformers import T5EncoderModel
+from transformers import T5Config, T5EncoderModel
 
+from farm.backbones.filling import fill, on_meta
+from farm.backbones.hub_names import fitted
 from farm.backbones.infinity.bsq_vae import BsqVae, BsqVaeConfig
 from farm.backbones.infinity.config import InfinityConfig
 from farm.backbones.infinity.loading import (
@@ -21,6 +21,8 @@ from farm.backbones.infinity.schedules import Grid, Size
 from farm.backbones.infinity.spec import InfinitySpec
 from farm.backbones.infinity.text_encoder import T5TextEncoder
 from farm.backbones.infinity.transformer import Infinity
+from farm.backbones.room import carried, free_bytes, recomputes
+from farm.backbones.weight_files import read_weights
 from farm.errors import ModelSetError
 
 TRANSFORMER, VAE, TEXT = "infinity", "bsq_vae", "t5"
@@ -53,11 +55,23 @@ class InfinityNetworks:
 
 
 def load_infinity_networks(
-    folder: Path, spec: InfinitySpec, device: str, *, recompute: bool = False
+    folder: Path,
+    spec: InfinitySpec,
+    device: str,
+    *,
+    recompute: bool | None = None,
+    carry_text: bool = False,
 ) -> InfinityNetworks:
     """Networks from a folder with `infinity/`, `bsq_vae/` and `t5/`; nothing is fetched.
 
     On an accelerator blocks and text encoder are computed in bfloat16.
+
+    Args:
+        folder: of the model set.
+        spec: what the folder is said to hold.
+        device: where to compute.
+        recompute: see `InfinityNetworks`; None: where a training step would not fit otherwise.
+        carry_text: keep the text encoder's weights in main memory.
 
     Raises:
         ModelSetError: naming what is missing, broken, or does not fit `spec`.
@@ -66,10 +80,22 @@ def load_infinity_networks(
     transformer = load_transformer(folder / TRANSFORMER, device=device, dtype=half)
     vae = load_vae(folder / VAE, device=device)
     warn_of_pairing(transformer.config, vae.config, folder / VAE)
-    text = load_text_encoder(folder / TEXT, device=device, dtype=half)
+    place = "cpu" if carry_text else device
+    text = load_text_encoder(folder / TEXT, device=place, dtype=half)
+    if carry_text:
+        carried(text, device)
+    if recompute is None:
+        recompute = recomputes(
+            depth=spec.depth, width=spec.width, tokens=_most_tokens(spec), room=free_bytes(device)
+        )
     networks = InfinityNetworks(transformer, vae, text, spec, device, recompute)
     check_fit(networks, str(folder))
     return networks
+
+
+def _most_tokens(spec: InfinitySpec) -> int:
+    """Of a square picture, which no other of the same size has many more of."""
+    return spec.schedule_for(1, 1).num_tokens
 
 
 def load_text_encoder(
@@ -82,25 +108,19 @@ def load_text_encoder(
     """
     if not (folder / "config.json").is_file():
         raise ModelSetError(f"{folder / 'config.json'} is missing: fetch the text encoder again")
-    model: Any = T5EncoderModel  # annotated as if it never gave its loading report
-    load: Callable[..., tuple[T5EncoderModel, dict[str, Any]]] = model.from_pretrained
     try:
-        encoder, found = load(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelSetError(f"{folder} cannot be loaded: {error}") from error
-    broken = sorted(found["missing_keys"]) + sorted(map(str, found["mismatched_keys"]))
-    if broken:
-        raise ModelSetError(
-            f"{folder} lacks or misshapes {len(broken)} weights, the first is {broken[0]}: its "
-            "config.json belongs to another network, or the file is incomplete"
-        )
-    return T5TextEncoder(encoder).to(device)
+        config = T5Config.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelSetError(f"{folder / 'config.json'} cannot be read: {error}") from error
+    encoder = on_meta(lambda: T5EncoderModel(config))
+    state = fitted(read_weights(folder), encoder.state_dict())
+
+    def dtype_of(name: str) -> torch.dtype:
+        # what leaves it overflows in fp16 (transformers keeps it apart for the same reason)
+        keeps = dtype == torch.float16 and ".wo." in name
+        return torch.float32 if keeps else dtype
+
+    return T5TextEncoder(fill(encoder, state, str(folder), dtype_of, device))
 
 
 def spec_of(

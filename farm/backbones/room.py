@@ -1,0 +1,97 @@
+"""What stays in main memory, and what is computed twice, where an accelerator is too small.
+
+Decided once, while networks are loaded, from the sizes of their files and the free memory. Networks
+that run once or twice an edit are the first to stay in main memory: accelerate then carries each
+layer's weights over as it is computed.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from accelerate import cpu_offload
+from torch import nn
+
+from farm.errors import ModelSetError
+
+M = TypeVar("M", bound=nn.Module)
+
+OFFLOADABLE = ("t5", "text_encoder", "image_encoder", "vae")
+"""Parts of a model set that may stay in main memory, first those that are missed least."""
+BATCH_ROOM = 8 << 30
+"""Bytes to leave for what is computed: a value gradient of Stable Diffusion takes 0.9 GB a sample
+(specs/style_diffusion.md §9)."""
+_BLOCK_BYTES = 1.25 * (1 << 30)
+"""What a block of Infinity-2B keeps for its backward pass at 10521 tokens (specs/edit_infinity.md);
+it grows with tokens and width."""
+_BLOCK_NUMBERS = 10521 * 2048
+
+
+def free_bytes(device: str) -> int | None:
+    """Free memory of an accelerator; None where there is no limit to think of."""
+    if torch.device(device).type != "cuda":
+        return None
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+def sizes_of_parts(folder: Path) -> dict[str, int]:
+    """Bytes of the weight files of each part of a model set; of variants the one that is loaded."""
+    sizes: dict[str, int] = {}
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        files = sorted(part.glob("*.safetensors"))
+        whole = [path for path in files if ".fp16." not in path.name]
+        sizes[part.name] = sum(path.stat().st_size for path in whole or files)
+    return {name: size for name, size in sizes.items() if size}
+
+
+def parts_to_offload(
+    sizes: Mapping[str, int], room: int | None, *, reserve: int = BATCH_ROOM
+) -> frozenset[str]:
+    """Parts that stay in main memory so that the others and a batch fit.
+
+    Args:
+        sizes: bytes by part.
+        room: free bytes of the accelerator; None: no limit.
+        reserve: of which are left for batches.
+
+    Raises:
+        ModelSetError: the others do not fit either way.
+    """
+    if room is None:
+        return frozenset()
+    away: list[str] = []
+    need = sum(sizes.values()) + reserve
+    for part in (name for name in OFFLOADABLE if name in sizes):
+        if need <= room:
+            break
+        away.append(part)
+        need -= sizes[part]
+    if need > room:
+        raise ModelSetError(
+            f"the networks need {need / 1e9:.1f} GB on the accelerator with "
+            f"{', '.join(away) or 'nothing'} left in main memory, and {room / 1e9:.1f} GB are "
+            "free: "
+            "take a smaller model set, weights in half precision (--variant fp16), or another card"
+        )
+    return frozenset(away)
+
+
+def carried(module: M, device: str) -> M:
+    """A module whose weights stay where they are and visit the device, layer by layer."""
+    cpu_offload(module, execution_device=torch.device(device))
+    return module
+
+
+def recomputes(*, depth: int, width: int, tokens: int, room: int | None) -> bool:
+    """Whether a training step of an Infinity must compute its blocks twice, for lack of memory.
+
+    Args:
+        depth: blocks.
+        width: of the transformer.
+        tokens: of a picture.
+        room: free bytes, its weights loaded; None: no limit.
+    """
+    if room is None:
+        return False
+    return depth * _BLOCK_BYTES * (tokens * width / _BLOCK_NUMBERS) > room
