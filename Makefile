@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed.stamp
 EDITS ?= 192
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix parity chaos bench quality zoo constraints clean
+.PHONY: help demo test check fix docs coverage wheel parity chaos bench quality zoo constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,7 @@ test: $(STAMP) ## everything that runs on a fresh machine, at most 20 minutes
 	$(BIN)/python -m pytest -m "not gpu and not weights" tests/jobs
 	$(BIN)/python -m pytest -m "not gpu and not weights and not chaos" tests/serve
 	$(BIN)/python -m pytest -m "not gpu and not weights" tests/cluster
+	$(BIN)/python -m pytest -m "not gpu and not weights" tests/docs
 
 check: $(STAMP) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -38,6 +39,18 @@ check: $(STAMP) ## format, lint, types, layers
 fix: $(STAMP) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP) ## all pages as a site that asks no other machine for anything, under out/site
+	$(BIN)/editfarm methods page > docs/options.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo out/site/index.html
+
+coverage: $(STAMP) ## what the tests of one process reach; HTML under out/coverage
+	$(BIN)/python -m pytest -m "not gpu and not weights and not chaos" --cov --cov-report=term \
+	  --cov-report=html:out/coverage tests/farm tests/parity tests/jobs tests/serve
+
+wheel: $(STAMP) ## dist/*.whl, with the scenes' weights and the commit it was built from
+	$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation --quiet -w dist .
 
 parity: $(STAMP) ## against golden vectors and other libraries
 	$(BIN)/python -m pytest tests/parity
@@ -51,10 +64,15 @@ bench: $(STAMP) ## ratios and baselines; JSON under out/bench
 	set -e; for file in $(wildcard benchmarks/[a-z]*.py); do name=$$(basename $$file .py); \
 	  $(BIN)/python -m benchmarks.$$name --json out/bench/$$name.json; done
 
-quality: $(STAMP) ## held-out figures of definitions.md, JSON under out/quality
+quality: $(STAMP) ## held-out figures of definitions.md into out/quality, and docs/quality.md from them
 	mkdir -p out/quality
-	$(BIN)/editfarm evaluate --model-set scenes --method style_diffusion --edits $(EDITS) \
-	  --seed 1 --types colour,background --json out/quality/style_diffusion.json
+	$(BIN)/editfarm evaluate --method learnable_regions --method style_diffusion --method auto \
+	  --baselines --edits $(EDITS) --seed 1 --store out/quality/store \
+	  --pictures out/quality/pictures --json out/quality/all.json
+	$(BIN)/editfarm zoo pie --folder out/quality/pie-scenes --edits 60 --seed 1
+	$(BIN)/editfarm evaluate --benchmark pie out/quality/pie-scenes --method style_diffusion \
+	  --baselines --store out/quality/store --json out/quality/pie_scenes.json
+	$(BIN)/python -m jobs.quality_page
 
 zoo: $(STAMP) ## train and measure the scenes zoo, resuming from out/zoo; some hours
 	set -e; for part in vae clip judge unet inpainting caption_vit; do $(BIN)/editfarm zoo train $$part; done

@@ -64,12 +64,8 @@ def load_host(model_set: ModelSet, device: str) -> Host:
     Raises:
         ModelSetError: they differ from their digests, which results name, or cannot be loaded.
     """
-    model_set.verify()
     # by name: drivers and trainers import this file and never need the networks' libraries
-    networks = importlib.import_module("farm.backbones.networks")
-    host = importlib.import_module("farm.backbones.host")
-    loaded = networks.load_networks(model_set.folder, model_set.spec, device)
-    return host.OperationHost(loaded)
+    return importlib.import_module("farm.inline").load_host(model_set, device)
 
 
 @contextmanager

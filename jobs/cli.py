@@ -3,16 +3,20 @@
 A job's module (and with it Ray or torch) is imported when that job is run, so that help is quick.
 """
 
+import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from jobs.console import EXIT_CODES
+from jobs.extras import missing
+from jobs.version import version_text
+
+_OURS = ("farm", "actors", "serve", "jobs", "cluster")
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,13 @@ JOBS: Mapping[str, Job] = {
     "edit-many": Job("jobs.edit_many", "Edit every line of a manifest."),
     "jobs": Job("jobs.control", "List, look at and steer the jobs of a store."),
     "report": Job("jobs.report", "Write the HTML report of a job anew."),
+    "gallery": Job("jobs.gallery", "Make one picture of some edits: before, after, mask."),
     "artifacts": Job("jobs.artifacts", "List, download and delete what a store keeps."),
     "gc": Job("jobs.gc", "Remove what a store need not keep."),
+    "methods": Job("jobs.methods", "List methods, and what may be set of each."),
     "evaluate": Job("jobs.evaluate", "Measure a method on held-out scenes."),
-    "models": Job("jobs.models", "List, check and convert models."),
-    "zoo": Job("jobs.zoo", "Look at the scenes world and its networks, and install them."),
-    "train-zoo": Job("jobs.train_zoo", "Train one part of the scenes zoo, or resume it."),
+    "models": Job("jobs.models", "List, fetch, convert and check models."),
+    "zoo": Job("jobs.zoo", "Look at the scenes world, train and measure its networks."),
     "serve": Job("jobs.serve_command", "Serve the HTTP API from this machine."),
     "keys": Job("jobs.keys", "Make, list and revoke API keys."),
     "doctor": Job("jobs.doctor", "Check that this machine can run the farm."),
@@ -61,15 +66,23 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, Any]:
         """The command itself."""
+        if args and args[0] not in JOBS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], JOBS, n=2)
+            meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{meant}")
         name, entry, rest = super().resolve_command(ctx, args)
         if name is not None:
-            entry = typer.main.get_command(importlib.import_module(JOBS[name].module).app)
+            try:
+                entry = typer.main.get_command(importlib.import_module(JOBS[name].module).app)
+            except ModuleNotFoundError as error:
+                if (error.name or "").partition(".")[0] in _OURS:
+                    raise
+                ctx.fail(missing(name, error.name))
         return name, entry, rest
 
 
 app = typer.Typer(
     cls=LazyGroup,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     epilog=EXIT_CODES,
@@ -78,7 +91,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"editfarm {metadata.version('editfarm')}")
+        typer.echo(version_text())
         raise typer.Exit
 
 

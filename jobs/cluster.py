@@ -1,9 +1,9 @@
 """Write the cluster's files anew from the tables of `cluster/`, or check that they are up to date.
 
-editfarm cluster render                        all files, into cluster/
+editfarm cluster render                        # all files, into cluster/
 editfarm cluster render --target aws --set image_cuda=… --set aws_region=eu-central-1 --to mine
-editfarm cluster render --check                exit code 1 where a file differs
-editfarm cluster nodes                         the kinds of nodes
+editfarm cluster render --check                # exit code 1 where a file differs
+editfarm cluster nodes                         # the kinds of nodes
 """
 
 from enum import StrEnum

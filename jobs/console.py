@@ -1,11 +1,13 @@
 """How every command speaks: results on stdout, the rest on stderr, an error as one clear line."""
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperCommand
 
@@ -50,7 +52,17 @@ ModelSetOption = Annotated[
 
 
 class FarmCommand(TyperCommand):
-    """A command whose `FarmError`s end it with one line and the error's own exit code."""
+    """A command whose `FarmError`s end it with one line and the error's own exit code.
+
+    Its help ends with the examples of the docstring of its module.
+    """
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        module = sys.modules[getattr(self.callback, "__module__", __name__)]
+        examples = examples_of(module.__doc__ or "", ctx.command_path)
+        shown = [f"[dim]$[/dim] {escape(line)}" for line in examples]
+        self.epilog = "\n\n".join(["Examples:", *shown, "Exit codes: `editfarm --help`"])
+        super().format_help(ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -63,8 +75,21 @@ class FarmCommand(TyperCommand):
             raise typer.Exit(INTERRUPTED) from interrupt
 
 
+def examples_of(text: str, command: str) -> list[str]:
+    """Lines of a docstring that show a command, each whole; those of this command, if some are.
+
+    Args:
+        text: the docstring of a module.
+        command: the command's path, as "editfarm jobs list".
+    """
+    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
+    found = [" ".join(line.split()) for line in lines if line.startswith("editfarm ")]
+    own = [line for line in found if f"{line} ".startswith(f"{command} ")]
+    return own or found
+
+
 def command_app(help_text: str | None = None) -> typer.Typer:
-    """A Typer application without shell completion and without locals in tracebacks."""
+    """A Typer application without locals in tracebacks; `editfarm` itself has shell completion."""
     return typer.Typer(
         add_completion=False, pretty_exceptions_show_locals=False, help=help_text, epilog=EXIT_CODES
     )

@@ -3,6 +3,8 @@
     editfarm jobs list --store out/store
     editfarm jobs show 3f9a --store s3://bucket/edits --events
     editfarm jobs pause 3f9a
+    editfarm jobs resume 3f9a
+    editfarm jobs cancel 3f9a
     editfarm jobs retry-failed 3f9a
 
 A wish reaches a running job within some seconds, wherever it runs: it lies in the store. A job

@@ -1,8 +1,8 @@
 """Empty a machine before it is taken away: no new work, and time for what runs.
 
-    editfarm drain                   this machine, now; ends when it is empty, or after --seconds
-    editfarm drain --watch aws       wait for the cloud's notice first (spot instances)
-    editfarm drain --node-id 3f0c…   another machine, by Ray's id (`editfarm status --json`)
+    editfarm drain                   # this machine, now; ends when it is empty, or after --seconds
+    editfarm drain --watch aws       # wait for the cloud's notice first (spot instances)
+    editfarm drain --node-id 3f0c…   # another machine, by Ray's id (`editfarm status --json`)
 
 Trainers that do not finish start again elsewhere, from their last checkpoint.
 """

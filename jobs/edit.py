@@ -7,6 +7,7 @@ About 30 s on a laptop: half of it starts the farm, which `--inline` does withou
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,8 @@ from farm.runner import (
     read_image,
     read_mask,
 )
+from farm.storage.commits import read_commit
+from farm.storage.layout import stage_prefix
 from farm.storage.opening import open_store
 from farm.storage.store import Store, check_writable
 from farm.zoo.model_sets import open_model_set
@@ -43,7 +46,7 @@ from jobs.console import (
 from jobs.live import live_view
 from jobs.outcomes import network_passes
 from jobs.records import TENANT
-from jobs.report_rows import seconds_text
+from jobs.report_rows import choice_facts, seconds_text
 from jobs.runners import choose_runner
 
 app = command_app()
@@ -72,6 +75,10 @@ def edit(
     output: Annotated[Path | None, typer.Option(help="Also write the edited image here.")] = None,
     inline: Annotated[bool, typer.Option(help="In this process, no Ray.")] = False,
     deterministic: Annotated[bool, typer.Option(help="Independent of what else runs.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything and say what is missing; run nothing."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Edit one image."""
@@ -98,12 +105,15 @@ def edit(
     if output is not None:
         check_file(output)
     opened = open_store(store)
+    if dry_run:
+        _show_plan(prepared, opened, as_json=as_json)
+        return
     check_writable(opened)
     runner = choose_runner(models, opened, TENANT, inline=inline)
     result = run_one(prepared, opened, runner)
     if output is not None:
         write_file(output, load_output(opened, result, "edited.png"))
-    _show(result, output, as_json=as_json)
+    _show(result, opened, output, as_json=as_json)
 
 
 def parse_parameter(text: str) -> tuple[str, Any]:
@@ -140,7 +150,24 @@ def run_one(prepared: PreparedEdit, store: Store, open_runner: OpenRunner) -> Ed
     raise EditFailedError("the farm ended without an outcome for this edit; try again")
 
 
-def _show(result: EditResult, output: Path | None, *, as_json: bool) -> None:
+def _show_plan(prepared: PreparedEdit, store: Store, *, as_json: bool) -> None:
+    """What an edit would compute: what of it the store has not."""
+    done = load_result(store, TENANT, prepared.edit_id) is not None
+    made = {
+        name: read_commit(store, stage_prefix(TENANT, digest)) is not None
+        for name, digest in prepared.stages.items()
+    }
+    if as_json:
+        print_json({"edit_id": prepared.edit_id, "done": done, "stages": made})
+        return
+    table = Table(show_header=False, box=None)
+    table.add_row("edit", prepared.edit_id + (" (is in the store)" if done else ""))
+    for name, is_there in made.items():
+        table.add_row(name, "is in the store" if is_there or done else "is to be made")
+    print_table(table)
+
+
+def _show(result: EditResult, store: Store, output: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(result.model_dump(mode="json"))
         return
@@ -148,6 +175,8 @@ def _show(result: EditResult, output: Path | None, *, as_json: bool) -> None:
     table = Table(show_header=False, box=None)
     table.add_row("edit", result.edit_id + (" (was in the store)" if result.reused else ""))
     table.add_row("image", str(output or result.files["edited.png"]))
+    for fact in choice_facts(partial(load_output, store, result), result.files):
+        table.add_row(fact.label, fact.value)
     table.add_row("inversion", "reused" if provenance.stage_reused else "made")
     table.add_row("time", seconds_text(provenance.seconds))
     table.add_row("network passes", f"{network_passes(provenance.work):,}")

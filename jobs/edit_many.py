@@ -74,7 +74,8 @@ def edit_many(
         bool, typer.Option(help="Also try again what failed for good.")
     ] = False,
     validate_only: Annotated[
-        bool, typer.Option("--validate-only", help="Check every row and run nothing.")
+        bool,
+        typer.Option("--validate-only", "--dry-run", help="Check every row and run nothing."),
     ] = False,
     report: Annotated[bool, typer.Option(help="Write an HTML report.")] = True,
     report_file: Annotated[Path | None, typer.Option(help="Also write the report here.")] = None,

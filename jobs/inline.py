@@ -7,13 +7,10 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from transformers.utils.logging import disable_progress_bar
-
 from farm.backbones.host import OperationHost
-from farm.backbones.networks import load_networks
 from farm.calls import Executor
 from farm.errors import EditCancelledError, FarmError
+from farm.inline import load_host
 from farm.progress import Progress
 from farm.results import EditResult
 from farm.runner import PreparedEdit, run_edit
@@ -136,8 +133,4 @@ def open_inline(
     Raises:
         ModelSetError: they differ from their digests, or cannot be loaded.
     """
-    model_set.verify()
-    disable_progress_bar()  # our own view shows progress
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    networks = load_networks(model_set.folder, model_set.spec, device)
-    yield InlineRunner(OperationHost(networks), store, tenant)
+    yield InlineRunner(load_host(model_set), store, tenant)

@@ -7,7 +7,14 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from jobs.batch import Messages, running_name
 from jobs.monitor import Figures
@@ -45,6 +52,7 @@ def live_view(console: Console, total: int) -> Generator[LiveView, None, None]:
         BarColumn(_WIDTH),
         TextColumn("{task.fields[state]}"),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
         yield Bars(progress, total)

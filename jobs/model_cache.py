@@ -19,7 +19,7 @@ import typer
 from farm.errors import InvalidRequestError, ModelSetError
 from farm.storage.opening import open_store
 from farm.storage.store import MissingKeyError
-from farm.zoo.model_sets import list_model_sets, open_model_set
+from farm.zoo.model_sets import is_embedded, open_model_set
 from jobs.console import FarmCommand, command_app, say
 
 _MANIFEST = "model_set.json"
@@ -34,7 +34,7 @@ def model_cache(
     to: Annotated[Path, typer.Option(help="Folder of the cache.")],
 ) -> None:
     """Fill a machine's model cache."""
-    if source in {found.name for found in list_model_sets()}:
+    if is_embedded(source):
         open_model_set(source).verify()
         say(f"{source} comes with the package: nothing to fetch")
         return

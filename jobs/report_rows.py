@@ -24,6 +24,7 @@ _OUTPUTS = {
     "training loss": "loss.png",
 }
 _METRICS = "metrics.json"
+_CHOICE = "result.json"
 _SPELLINGS = {"psnr": "PSNR", "unet": "UNet", "vae": "VAE", "iou": "IoU"}
 
 Image = Float[Tensor, "3 height width"]
@@ -58,7 +59,11 @@ def build_row(outcome: DoneEdit, load: Load) -> ReportRow:
         source=source,
         target=target,
         pictures=tuple(_picture(label, image) for label, image in images.items()),
-        figures=(*_truth_figures(images), *_metric_figures(metrics)),
+        figures=(
+            *choice_facts(load, result.files),
+            *_truth_figures(images),
+            *_metric_figures(metrics),
+        ),
         timings=_timings(provenance),
         work=tuple(Fact(_spaced(name), f"{n:,}") for name, n in sorted(provenance.work.items())),
     )
@@ -124,6 +129,16 @@ def _tags(outcome: DoneEdit) -> tuple[str, ...]:
     if outcome.tries > 1:
         tags.append(f"{outcome.tries} tries")
     return tuple(tags)
+
+
+def choice_facts(load: Load, files: Mapping[str, str]) -> tuple[Fact, ...]:
+    """Of an edit that chose its method: which, why, and what else was tried."""
+    if _CHOICE not in files:
+        return ()
+    told = json.loads(load(_CHOICE))
+    why = [Fact("because", reason) for reason in told["reasons"]]
+    refused = [Fact(f"not {name}", reason) for name, reason in told["refused"].items()]
+    return (Fact("chosen", _spaced(told["chosen"])), *why, *refused)
 
 
 def _truth_figures(images: Mapping[str, Image]) -> tuple[Fact, ...]:

@@ -23,6 +23,7 @@ from serve.deployment import build
 from serve.gate import check_listening, is_loopback
 from serve.keys import read_keys
 from serve.settings import Settings
+from serve.studio.deployment import StudioSettings, build_studio, check_gradio, has_gradio
 
 app = command_app()
 
@@ -43,9 +44,19 @@ def serve(
     ] = None,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Edits that run at once.")] = 8,
     replicas: Annotated[int, typer.Option(min=1, help="Processes of the HTTP side.")] = 1,
+    studio: Annotated[
+        bool | None,
+        typer.Option(
+            "--studio/--no-studio",
+            help="The page for people under /studio; by default where Gradio is installed.",
+        ),
+    ] = None,
 ) -> None:
     """Serve the HTTP API."""
     check_listening(host, has_keys=keys is not None)
+    if studio:
+        check_gradio()
+    with_studio = has_gradio() if studio is None else studio
     if keys is not None:
         read_keys(keys)
     open_model_set(model_set)
@@ -66,6 +77,10 @@ def serve(
         try:
             ray_serve.run(build(settings), name="editfarm", route_prefix="/")
             shown = "127.0.0.1" if is_loopback(host) else host
+            if with_studio:
+                page = build_studio(StudioSettings(with_keys=keys is not None))
+                ray_serve.run(page, name="studio", route_prefix="/studio")
+                say(f"studio: http://{shown}:{port}/studio/")
             say(f"http://{shown}:{port}/v1/edits; ready when /readyz says so; Ctrl-C ends it")
             _until_asked()
         finally:

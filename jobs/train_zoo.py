@@ -1,5 +1,6 @@
 """Train one part of the scenes zoo, or go on where its checkpoint left off.
 
+    editfarm zoo train vae
     python -m jobs.train_zoo vae --workers 1
     ray job submit --working-dir . -- python -m jobs.train_zoo unet --workers 2
 

@@ -3,6 +3,7 @@
 editfarm zoo train vae
 editfarm zoo preview --seed 3 --output preview.png
 editfarm zoo manifest --folder examples/demo --edits 8 --seed 4
+editfarm zoo pie --folder out/pie-scenes --edits 24 --seed 7
 editfarm zoo samples unet --seed 5 --output samples.png
 editfarm zoo attention unet --seed 5 --output attention.png
 editfarm zoo curves out/zoo/unet.curve.jsonl --output curves.png
@@ -10,7 +11,6 @@ editfarm zoo eval --json out/zoo/eval.json
 editfarm zoo export --from out/zoo/export
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -18,11 +18,13 @@ import typer
 
 from farm.images import encode_png
 from farm.zoo.recipes.parts import install
-from farm.zoo.scenes.edits import edit_truth, parse_types, sample_edits
+from farm.zoo.scenes.edits import parse_types, sample_edits
 from farm.zoo.scenes.preview import preview
-from farm.zoo.scenes.requests import edit_name, request_fields, write_pictures
+from farm.zoo.scenes.vocabulary import EDIT_TYPES
 from farm.zoo.weights import SCENES_FOLDER
 from jobs.console import FarmCommand, command_app, say, write_file
+from jobs.evaluation.pie_scenes import write_pie_scenes
+from jobs.scenes_manifest import write_scenes
 from jobs.train_zoo import main as train
 from jobs.zoo_eval import evaluate
 from jobs.zoo_pictures import Output, Seed, attention, curves, samples
@@ -39,18 +41,26 @@ def preview_command(output: Output = Path("out/preview.png"), seed: Seed = 3) ->
 @app.command(cls=FarmCommand)
 def manifest(
     folder: Annotated[Path, typer.Option(help="Where manifest and pictures go.")],
-    edits: Annotated[int, typer.Option(min=1)] = 8,
+    edits: Annotated[int, typer.Option(min=1, help="How many.")] = 8,
     seed: Seed = 7,
     types: Annotated[str, typer.Option(help="Types of edit, by commas.")] = "colour,background",
 ) -> None:
     """Write held-out edits as a manifest with pictures, for `editfarm edit-many`."""
-    lines: list[str] = []
+    path = write_scenes(folder, edits=edits, seed=seed, types=types)
+    say(str(path))
+
+
+@app.command(cls=FarmCommand)
+def pie(
+    folder: Annotated[Path, typer.Option(help="Where mapping file and pictures go.")],
+    edits: Annotated[int, typer.Option(min=1, help="How many.")] = 24,
+    seed: Seed = 7,
+    types: Annotated[str, typer.Option(help="Types of edit, by commas.")] = ",".join(EDIT_TYPES),
+) -> None:
+    """Write held-out edits in PIE-Bench's form, for `editfarm evaluate --benchmark pie`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, edit in enumerate(sample_edits(edits, seed, parse_types(types)), start=1):
-        name = edit_name(edit, number)
-        image, truth = write_pictures(edit_truth(edit), name, folder)
-        lines.append(json.dumps({**request_fields(edit, name, image), "truth": truth}))
-    _write(folder / "manifest.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    write_pie_scenes(folder, sample_edits(edits, seed, parse_types(types)))
+    say(f"wrote {folder}")
 
 
 app.command("train", cls=FarmCommand)(train)

@@ -1,4 +1,7 @@
-"""Measure the zoo's networks on held-out seeds, at full size."""
+"""Measure the zoo's networks on held-out seeds, at full size.
+
+editfarm zoo eval --json out/zoo/eval.json
+"""
 
 import json
 import os

@@ -1,4 +1,9 @@
-"""Pictures of the zoo's networks: samples, attention and training curves."""
+"""Pictures of the zoo's networks: samples, attention and training curves.
+
+editfarm zoo samples unet --seed 5 --output samples.png
+editfarm zoo attention unet --seed 5 --output attention.png
+editfarm zoo curves out/zoo/unet.curve.jsonl --output curves.png
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -59,7 +64,7 @@ def curves(
     files: Annotated[list[Path], typer.Argument(help="<part>.curve.jsonl files")],
     output: Output = Path("out/curves.png"),
 ) -> None:
-    """Plot training curves that `train-zoo` wrote beside its checkpoints."""
+    """Plot training curves that `editfarm zoo train` wrote beside its checkpoints."""
     named = [(path.name.removesuffix(".curve.jsonl"), read_curve(path)) for path in files]
     write_file(output, plot_curves(named))
     say(f"wrote {output}")

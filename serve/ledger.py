@@ -21,7 +21,13 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from farm.errors import CorruptArtifactError, StoreError
-from farm.storage.layout import online_key, online_prefix, pending_key, pending_prefix
+from farm.storage.layout import (
+    input_key,
+    online_key,
+    online_prefix,
+    pending_key,
+    pending_prefix,
+)
 from farm.storage.store import MissingKeyError, Store
 from serve.records import EditRecord, JobRecord
 
@@ -75,6 +81,14 @@ class Ledger:
             MissingKeyError: the edit is done, or was deleted.
         """
         return self.store.get(online_key(record.tenant, "images", record.id))
+
+    def kept_image(self, record: EditRecord) -> bytes:
+        """The same where an edit that ran has left it.
+
+        Raises:
+            MissingKeyError: none has, or it was deleted.
+        """
+        return self.store.get(input_key(record.tenant, record.image_digest))
 
     def mask(self, record: EditRecord) -> bytes | None:
         """The mask's bytes, if one was handed in.

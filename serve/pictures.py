@@ -14,6 +14,7 @@ from serve.limits import RequestLimits
 from serve.problems import ProblemError
 
 Format = Literal["png", "jpeg", "webp"]
+PICTURES = ("image/png", "image/jpeg", "image/webp")
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 _SMALLEST = 8
 
@@ -31,6 +32,13 @@ class Wish:
     file_format: Format = "png"
     size: tuple[int, int] | None = None
     quality: int | None = None
+
+
+def picture_type(data: bytes) -> str:
+    """The media type of a file that was accepted as a picture, by its first bytes."""
+    if data.startswith(b"\x89PNG"):
+        return "image/png"
+    return "image/jpeg" if data.startswith(b"\xff\xd8") else "image/webp"
 
 
 def parse_size(text: str, limits: RequestLimits) -> tuple[int, int] | None:

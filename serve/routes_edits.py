@@ -12,6 +12,7 @@ from serve.events import edit_events
 from serve.forms import read_submission
 from serve.gate import Caller
 from serve.openapi import SUBMIT_BODY, problems
+from serve.pictures import PICTURES, picture_type
 from serve.preferences import wait_seconds
 from serve.problems import ConflictError, NotFoundError, ProblemError
 from serve.records import State
@@ -112,6 +113,19 @@ def edit_routes(services: Services) -> APIRouter:
             "outputs": outputs,
             "provenance": found.provenance.model_dump(mode="json"),
         }
+
+    @routes.get(
+        "/{edit_id}/image",
+        response_class=Response,
+        responses={
+            **problems(404),
+            200: {"content": {kind: {} for kind in PICTURES}, "description": "The picture."},
+        },
+    )
+    async def picture(tenant: Caller, edit_id: EditId) -> Response:
+        """The picture that was handed in, as it was handed in."""
+        data = await edits.picture(tenant, edit_id)
+        return Response(data, media_type=picture_type(data))
 
     @routes.get(
         "/{edit_id}/outputs/{name}",

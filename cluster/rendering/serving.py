@@ -26,7 +26,8 @@ def serve_config(
         return ""
     config: dict[str, Any] = yaml.safe_load(base)
     config["http_options"] |= {"host": "0.0.0.0", "port": SERVE_PORT}  # noqa: S104
-    (application,) = config["applications"]
+    application, studio = config["applications"]
+    studio["args"]["with_keys"] = True
     application["args"] |= {
         "store": store,
         "model_set": model_set,

@@ -9,6 +9,7 @@ from farm.errors import InvalidRequestError
 from farm.requests import METHODS
 from jobs.edit import parse_parameter
 from jobs.evaluation.baselines import BASELINES
+from jobs.evaluation.standard import STANDARD
 
 DEFAULT_ARM = "default"
 _FORM = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
@@ -30,26 +31,41 @@ class Arm:
     parameters: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def plan_arms(method: str, parameters: dict[str, Any], texts: Sequence[str]) -> list[Arm]:
-    """The default arm, then one for each text.
+def plan_arms(
+    methods: Sequence[str],
+    parameters: dict[str, Any],
+    texts: Sequence[str],
+    *,
+    standard: bool = False,
+) -> list[Arm]:
+    """The default arm, one for each further method, those that they are compared with, and texts.
 
     Args:
-        method: of all arms that name no other.
+        methods: the first is that of the default arm, and of all arms that name no other.
         parameters: of the default arm, and of the others of its method where they do not differ.
         texts: see `parse_arm`.
+        standard: whether every method's own `STANDARD` arms are run, too.
 
     Raises:
         InvalidRequestError: there is no such method, a text is not in the form, or a name is twice.
     """
-    _check_method(method, METHODS)
-    default = Arm(DEFAULT_ARM, method, parameters)
-    arms = [default, *(parse_arm(text, default) for text in texts)]
+    for method in methods:
+        _check_method(method, METHODS)
+    first, *others = methods
+    default = Arm(DEFAULT_ARM, first, parameters)
+    further = [Arm(method, method) for method in others]
+    compared = [
+        parse_arm(text, arm)
+        for arm in (default, *further)
+        for text in (STANDARD.get(arm.method, ()) if standard else ())
+    ]
+    arms = [default, *further, *compared, *(parse_arm(text, default) for text in texts)]
     names = [arm.name for arm in arms]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InvalidRequestError(
-            f"--arm: {', '.join(sorted(twice))} is there twice (the run without --arm is called "
-            f"{DEFAULT_ARM}): give each arm a name of its own"
+            f"--method, --arm: {', '.join(sorted(twice))} is there twice (the first method's run "
+            f"is called {DEFAULT_ARM}): give each arm a name of its own"
         )
     return arms
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from farm.calls import Executor, Meter
 from farm.diffusion import DiffusionClient, NoiseQuery
 from farm.errors import InvalidRequestError
+from farm.images import decode_image, fit_to_model, restore
 from farm.requests import describe
 from farm.samplers.ddim import NoiseSchedule, ddim_step
 from farm.samplers.guidance import guide
@@ -55,7 +56,8 @@ class BaselineEdit:
     name: str
     config: SdEditConfig
     target_prompt: str
-    source: Float[Tensor, "3 height width"]
+    source: bytes
+    """A picture's file."""
     model_set: ModelSet
 
 
@@ -92,12 +94,14 @@ def draw(executor: Executor, edit: BaselineEdit) -> Drawn:
     uncond = client.embed_prompt(tokenizer.encode("").ids)
     moves = NoiseSchedule.from_spec(client.spec).denoising(config.num_steps)
     moves = moves[len(moves) - max(1, round(config.strength * len(moves))) :]
-    clean = client.encode(edit.source)
+    source = decode_image(edit.source)
+    square, placement = fit_to_model(source.image, client.spec.image_size)
+    clean = client.encode(square)
     noise = torch.randn(clean.shape, generator=keyed_generator(config.seed, SDEDIT))
     latents = moves[0].alpha ** 0.5 * clean + (1 - moves[0].alpha) ** 0.5 * noise
     for move in moves:
         queries = [NoiseQuery(latents, move.timestep, text) for text in (uncond, embeds)]
         predicted = guide(*client.noises(queries), config.guidance_scale)
         latents = ddim_step(latents, predicted, move.alpha, move.alpha_to)
-    image = client.decode(latents)
+    image = restore(client.decode(latents), source, placement)
     return Drawn(image, time.monotonic() - started, meter.seconds, meter.work)

@@ -74,9 +74,9 @@ def _trial(arm: Arm, case: Case, models: ModelSet) -> Trial:
         parameters={} if is_baseline else arm.parameters,
         method=DEFAULT_METHOD if is_baseline else arm.method,
     )
-    name, source = f"{arm.name}:{case.name}", case.truth.source.images[0]
+    name, picture = f"{arm.name}:{case.name}", encode_png(case.truth.source.images[0])
     baseline = None
     if is_baseline:
         config = sdedit_config(models, arm.parameters)
-        baseline = BaselineEdit(name, config, case.edit.target_prompt, source, models)
-    return Trial(name, arm, case, prepare(request, encode_png(source), models), baseline)
+        baseline = BaselineEdit(name, config, case.edit.target_prompt, picture, models)
+    return Trial(name, arm, case, prepare(request, picture, models), baseline)

@@ -4,13 +4,10 @@ import json
 from collections.abc import Hashable
 
 from farm.calls import Executor
-from farm.images import decode_image
-from farm.masks import decode_mask
-from farm.results import EditResult
-from farm.runner import PreparedEdit, load_output, load_stage
+from farm.runner import PreparedEdit
 from farm.runner.edit_infinity import unpack_codes
-from farm.storage.store import Store
 from farm.zoo.scenes.edits import EditTruth
+from jobs.evaluation.finished import Finished
 from jobs.evaluation.measures import Bounds, Found, Image
 
 _COPIED = (
@@ -29,27 +26,14 @@ class EditInfinityMeasures:
         del prepared
         return "edit_infinity"
 
-    def bounds(
-        self, executor: Executor, store: Store, tenant: str, prepared: PreparedEdit, source: Image
-    ) -> Bounds:
+    def bounds(self, executor: Executor, edit: Finished, source: Image) -> Bounds:
         """The source from its own bits, which the first stage keeps."""
         del executor, source
-        return Bounds(unpack_codes(load_stage(store, tenant, prepared.stages["codes"])).image)
+        return Bounds(unpack_codes(edit.stage("codes")).image)
 
-    def found(
-        self,
-        store: Store,
-        tenant: str,
-        prepared: PreparedEdit,
-        result: EditResult,
-        truth: EditTruth,
-    ) -> Found:
-        del tenant, prepared, truth
-        attention = None
-        if "attention.png" in result.files:
-            attention = decode_mask(load_output(store, result, "attention.png"))[0]
-        mask = decode_mask(load_output(store, result, "mask.png"))[0]
-        rebuilt = decode_image(load_output(store, result, "reconstruction.png")).image
-        figures = json.loads(load_output(store, result, "metrics.json"))
+    def found(self, edit: Finished, truth: EditTruth) -> Found:
+        del truth
+        figures = json.loads(edit.output("metrics.json"))
         own = {name: figures[name] for name in _COPIED if name in figures}
-        return Found(mask, attention, rebuilt, own)
+        rebuilt = edit.picture("reconstruction.png")
+        return Found(edit.map("mask.png"), edit.map("attention.png"), rebuilt, own)

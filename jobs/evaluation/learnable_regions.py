@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from farm.calls import Executor
 from farm.masks import Box, iou
 from farm.methods.learnable_regions.searched import Search
-from farm.results import EditResult
-from farm.runner import PreparedEdit, load_output, load_stage
+from farm.runner import PreparedEdit
 from farm.runner.learnable_regions import unpack_search
-from farm.storage.store import Store
 from farm.zoo.scenes.edits import EditTruth
+from jobs.evaluation.finished import Finished
 from jobs.evaluation.measures import Bounds, Found, Image, Map, autoencoded
 
 FULL_RENDERS = 99
@@ -38,23 +37,13 @@ class LearnableRegionsMeasures:
         del prepared
         return "learnable_regions"
 
-    def bounds(
-        self, executor: Executor, store: Store, tenant: str, prepared: PreparedEdit, source: Image
-    ) -> Bounds:
-        del store, tenant
-        return Bounds(autoencoded(executor, prepared, source))
+    def bounds(self, executor: Executor, edit: Finished, source: Image) -> Bounds:
+        return Bounds(autoencoded(executor, edit.prepared, source))
 
-    def found(
-        self,
-        store: Store,
-        tenant: str,
-        prepared: PreparedEdit,
-        result: EditResult,
-        truth: EditTruth,
-    ) -> Found:
-        regions = json.loads(load_output(store, result, "regions.json"))
-        metrics = json.loads(load_output(store, result, "metrics.json"))
-        search = unpack_search(load_stage(store, tenant, prepared.stage_digest))
+    def found(self, edit: Finished, truth: EditTruth) -> Found:
+        regions = json.loads(edit.output("regions.json"))
+        metrics = json.loads(edit.output("metrics.json"))
+        search = unpack_search(edit.stage())
         region = (truth.region > 0.5).float()
         size = region.shape[-1]
         saliency = F.interpolate(search.state.saliency[None, None], (size, size), mode="bilinear")

@@ -10,10 +10,9 @@ from torch import Tensor
 from farm.calls import Executor
 from farm.diffusion import DiffusionClient
 from farm.errors import InvalidRequestError
-from farm.results import EditResult
 from farm.runner import PreparedEdit
-from farm.storage.store import Store
 from farm.zoo.scenes.edits import EditTruth
+from jobs.evaluation.finished import Finished
 
 Image = Float[Tensor, "3 height width"]
 Map = Float[Tensor, "height width"]
@@ -57,20 +56,11 @@ class Measures(Protocol):
         """Edits of one source for which this is equal have the same bounds."""
         ...
 
-    def bounds(
-        self, executor: Executor, store: Store, tenant: str, prepared: PreparedEdit, source: Image
-    ) -> Bounds:
+    def bounds(self, executor: Executor, edit: Finished, source: Image) -> Bounds:
         """Bounds of a finished edit."""
         ...
 
-    def found(
-        self,
-        store: Store,
-        tenant: str,
-        prepared: PreparedEdit,
-        result: EditResult,
-        truth: EditTruth,
-    ) -> Found:
+    def found(self, edit: Finished, truth: EditTruth) -> Found:
         """What the store has of a finished edit."""
         ...
 
@@ -82,21 +72,11 @@ class BaselineMeasures:
         del prepared
         return "baseline"
 
-    def bounds(
-        self, executor: Executor, store: Store, tenant: str, prepared: PreparedEdit, source: Image
-    ) -> Bounds:
-        del store, tenant
-        return Bounds(autoencoded(executor, prepared, source))
+    def bounds(self, executor: Executor, edit: Finished, source: Image) -> Bounds:
+        return Bounds(autoencoded(executor, edit.prepared, source))
 
-    def found(
-        self,
-        store: Store,
-        tenant: str,
-        prepared: PreparedEdit,
-        result: EditResult,
-        truth: EditTruth,
-    ) -> Found:
-        del store, tenant, prepared, result, truth
+    def found(self, edit: Finished, truth: EditTruth) -> Found:
+        del edit, truth
         return NOTHING
 
 

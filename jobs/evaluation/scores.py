@@ -3,23 +3,23 @@
 import math
 from collections.abc import Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import Tensor
 
 from farm.errors import FarmError
-from farm.images import decode_image
 from farm.metrics.psnr import psnr
 from farm.results import EditResult
-from farm.runner import load_output
 from farm.storage.store import Store
 from farm.zoo.evaluation import EditScore
 from farm.zoo.judge import Judge
 from farm.zoo.scoring import fidelity, is_success, judge_edit, score_region
 from jobs.batch import EditRunner
+from jobs.evaluation.auto import AUTO, AutoMeasures, joint_cost, nested_results
 from jobs.evaluation.baselines import SDEDIT, Drawn
 from jobs.evaluation.cases import Trial
 from jobs.evaluation.edit_infinity import EditInfinityMeasures
+from jobs.evaluation.finished import Finished
 from jobs.evaluation.learnable_regions import LearnableRegionsMeasures
 from jobs.evaluation.measures import (
     NOTHING,
@@ -30,17 +30,19 @@ from jobs.evaluation.measures import (
     Measures,
     measures_of,
 )
+from jobs.evaluation.running import Outcome, Outcomes, stage_costs, whole_cost
 from jobs.evaluation.style_diffusion import StyleDiffusionMeasures
 
-MEASURES: Mapping[str, Measures] = {
+_METHODS: Mapping[str, Measures] = {
     "style_diffusion": StyleDiffusionMeasures(),
     "learnable_regions": LearnableRegionsMeasures(),
     "edit_infinity": EditInfinityMeasures(),
+}
+MEASURES: Mapping[str, Measures] = {
+    **_METHODS,
+    AUTO: AutoMeasures(_METHODS),
     SDEDIT: BaselineMeasures(),
 }
-Outcome: TypeAlias = EditResult | Drawn | FarmError
-Outcomes: TypeAlias = Mapping[str, Outcome]
-"""By name of a trial."""
 
 
 def all_bounds(
@@ -63,12 +65,26 @@ def all_bounds(
 
     def measure(trial: Trial) -> Bounds:
         measures = measures_of(trial.arm.method, MEASURES)
-        source = trial.case.truth.source.images[0]
-        return measures.bounds(runner.executor(), store, tenant, trial.prepared, source)
+        outcome = outcomes[trial.name]
+        result = outcome if isinstance(outcome, EditResult) else None
+        finished = Finished(store, tenant, trial.prepared, result)
+        return measures.bounds(runner.executor(), finished, trial.case.truth.source.images[0])
 
     with ThreadPoolExecutor(threads) as pool:
         found = dict(zip(first, pool.map(measure, first.values()), strict=True))
     return {trial.name: found[_key(trial)] for trial in edited}
+
+
+def costs_of(
+    trials: Iterable[Trial], outcomes: Outcomes, store: Store, tenant: str
+) -> dict[str, float]:
+    """What each stage cost that an edit of this run made, also an edit within another."""
+    told: list[Outcome] = list(outcomes.values())
+    for trial in trials:
+        outcome = outcomes[trial.name]
+        if trial.arm.method == AUTO and isinstance(outcome, EditResult):
+            told += nested_results(Finished(store, tenant, trial.prepared, outcome))
+    return stage_costs(told)
 
 
 def _key(trial: Trial) -> Hashable:
@@ -83,8 +99,12 @@ def score_trial(
     store: Store,
     tenant: str,
     judge: Judge,
+    costs: Mapping[str, float],
 ) -> EditScore:
-    """All figures of definitions.md, and the method's own; of a failed edit its error."""
+    """All figures of definitions.md, and the method's own; of a failed edit its error.
+
+    `costs` are those of `stage_costs`.
+    """
     edit, truth = trial.case.edit, trial.case.truth
     about: dict[str, Any] = {
         "id": trial.case.name,
@@ -98,6 +118,10 @@ def score_trial(
     if isinstance(outcome, FarmError) or bounds is None:
         return EditScore(**about, error=str(outcome))
     edited, found = _result(trial, outcome, store, tenant)
+    cost: dict[str, Any] = _cost(outcome, costs)
+    if trial.arm.method == AUTO and isinstance(outcome, EditResult):
+        nested = nested_results(Finished(store, tenant, trial.prepared, outcome))
+        cost = {"accelerator_seconds": joint_cost(nested, costs)}
     judgement = judge_edit(judge, edited, edit, truth)
     figures = fidelity(edited, bounds.autoencoded, truth)
     region = score_region(truth, found.mask, found.map)
@@ -118,7 +142,7 @@ def score_trial(
         reconstruction_psnr=whole(found.reconstruction),
         reconstruction_bound_psnr=whole(bounds.autoencoded),
         more={**{name: whole(p) for name, p in bounds.others.items()}, **found.figures},
-        **_cost(outcome),
+        **cost,
     )
 
 
@@ -127,24 +151,21 @@ def _result(
 ) -> tuple[Image, Found]:
     if isinstance(outcome, Drawn):
         return outcome.image, NOTHING
-    edited = decode_image(load_output(store, outcome, "edited.png")).image
-    measures = measures_of(trial.arm.method, MEASURES)
-    return edited, measures.found(store, tenant, trial.prepared, outcome, trial.case.truth)
+    finished = Finished(store, tenant, trial.prepared, outcome)
+    found = measures_of(trial.arm.method, MEASURES).found(finished, trial.case.truth)
+    return finished.picture("edited.png"), found
 
 
-def _cost(outcome: EditResult | Drawn) -> dict[str, Any]:
-    """Time and work of an edit that made all of its stages; one that found some tells neither."""
+def _cost(outcome: EditResult | Drawn, costs: Mapping[str, float]) -> dict[str, Any]:
+    """Time and work of an edit that made all of its stages; else what the whole would have cost."""
     if isinstance(outcome, Drawn):
         names = ("seconds", "accelerator_seconds", "calls")
         return {name: getattr(outcome, name) for name in names}
     provenance = outcome.provenance
+    whole = {"accelerator_seconds": whole_cost(outcome, costs)}
     if set(provenance.stages_made) != set(provenance.stages):
-        return {}
-    return {
-        "seconds": provenance.seconds,
-        "accelerator_seconds": provenance.accelerator_seconds,
-        "calls": provenance.work,
-    }
+        return whole
+    return {**whole, "seconds": provenance.seconds, "calls": provenance.work}
 
 
 def judge_figures(

@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor
 
 from farm.errors import InvalidManifestError, InvalidRequestError
-from farm.metrics.pie_columns import COLUMNS, mean_of_known
+from farm.metrics.pie_columns import column_of, mean_of_known
 from farm.metrics.pie_masks import SIDE, Convention, decode_runs
 from farm.requests import parse_request
 from jobs.importers.options import ImportOptions
@@ -26,6 +26,7 @@ from jobs.manifests import BrokenLine, Line, ManifestLine
 MAPPING_FILE = "mapping_file.json"
 IMAGES = "annotation_images"
 _STYLE_DIFFUSION = "style_diffusion"
+_EDIT_INFINITY = "edit_infinity"
 CATEGORIES: Mapping[str, str] = {
     "0": "random",
     "1": "change object",
@@ -95,9 +96,12 @@ def request_fields(case: PieCase, method: str = _STYLE_DIFFUSION) -> dict[str, A
     """Fields of a request for an edit of the benchmark, without model set.
 
     StyleDiffusion's blend follows the blended words and is off where the benchmark names none;
-    other methods get prompts and picture alone.
+    other methods get prompts and picture alone, EditInfinity the source's blended word too.
     """
     parameters: dict[str, Any] = {}
+    words: dict[str, Any] = {}
+    if method == _EDIT_INFINITY and case.blended is not None:
+        words["target_word"] = case.blended[0]
     if method == _STYLE_DIFFUSION:
         parameters["local_blend"] = case.blended is not None
         if case.blended is not None:
@@ -109,6 +113,7 @@ def request_fields(case: PieCase, method: str = _STYLE_DIFFUSION) -> dict[str, A
         "image": case.image,
         "source_prompt": case.source_prompt,
         "target_prompt": case.target_prompt,
+        **words,
         "parameters": parameters,
     }
 
@@ -243,11 +248,12 @@ def category_table(means: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def _title(name: str) -> str:
-    column, _, network = name.partition("[")
-    title = COLUMNS[column].title if column in COLUMNS else column
+    plain, _, network = name.partition("[")
+    column = column_of(name)
+    title = column.title if column else plain
     return f"{title}\n{network.removesuffix(']')}" if network else title
 
 
 def _shown(name: str, value: float) -> str:
-    column = COLUMNS.get(name.partition("[")[0])
+    column = column_of(name)
     return "-" if math.isnan(value) else f"{value * (column.scale if column else 1):.2f}"

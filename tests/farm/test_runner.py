@@ -20,6 +20,7 @@ from farm.requests import parse_request
 from farm.runner import load_output, load_result, prepare, run_edit
 from farm.storage.opening import open_store
 from farm.zoo.model_sets import open_model_set
+from tests.inline import LostAfter
 from tests.tiny import tiny_networks, write_tiny_set
 
 from farm.backbones.host import OperationHost  # isort: skip
@@ -38,11 +39,6 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def host():
     return OperationHost(tiny_networks())
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_store(str(tmp_path / "store"))
 
 
 def prepared(models, **changes):
@@ -67,19 +63,6 @@ class Locked:
         with self.lock:
             self.ops += [call.op for call in calls]
             return self.host.run_all(calls)
-
-
-class LostAfter:
-    """A backbone that is gone after some calls."""
-
-    def __init__(self, host, calls):
-        self.host, self.left = host, calls
-
-    def run_all(self, calls):
-        self.left -= len(calls)
-        if self.left < 0:
-            raise BackboneLostError("the backbone is gone: try again")
-        return self.host.run_all(calls)
 
 
 def test_an_edit_leaves_its_pictures_and_where_they_come_from(models, host, store):

@@ -23,6 +23,7 @@ from farm.requests import parse_request
 from farm.runner import load_output, prepare, read_mask, run_edit
 from farm.storage.opening import open_store
 from farm.zoo.model_sets import open_model_set
+from tests.inline import LostAfter
 from tests.tiny import write_tiny_set
 from tests.tiny_infinity import tiny_transformer, tiny_whole_networks, write_tiny_whole_set
 
@@ -58,11 +59,6 @@ def host():
     return OperationHost(tiny_whole_networks())
 
 
-@pytest.fixture
-def store(tmp_path):
-    return open_store(str(tmp_path / "store"))
-
-
 def prepared(models, *, word="cat", target=TARGET, mask=None, fields=(), **parameters):
     request = {
         "method": "edit_infinity",
@@ -80,19 +76,6 @@ def prepared(models, *, word="cat", target=TARGET, mask=None, fields=(), **param
 
 def picture(store, result, name="edited.png"):
     return decode_image(load_output(store, result, name)).image
-
-
-class LostAfter:
-    """A backbone that is gone after some calls."""
-
-    def __init__(self, host, calls):
-        self.host, self.left = host, calls
-
-    def run_all(self, calls):
-        self.left -= len(calls)
-        if self.left < 0:
-            raise BackboneLostError("the backbone is gone: try again")
-        return self.host.run_all(calls)
 
 
 def test_an_edit_leaves_all_that_the_examples_leave(models, host, store, tmp_path):

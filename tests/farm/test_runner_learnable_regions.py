@@ -13,6 +13,7 @@ from farm.requests import parse_request
 from farm.runner import load_output, load_stage, prepare, run_edit
 from farm.storage.opening import open_store
 from farm.zoo.model_sets import open_model_set
+from tests.inline import LostAfter
 from tests.tiny_regions import tiny_region_networks, write_tiny_region_set
 
 PICTURE = encode_png(torch.rand(3, 24, 40, generator=torch.Generator().manual_seed(0)))
@@ -41,11 +42,6 @@ def host():
     return OperationHost(tiny_region_networks())
 
 
-@pytest.fixture
-def store(tmp_path):
-    return open_store(str(tmp_path / "store"))
-
-
 def prepared(models, *, target="a blue ball", **parameters):
     fields = {
         "method": "learnable_regions",
@@ -56,19 +52,6 @@ def prepared(models, *, target="a blue ball", **parameters):
         "parameters": QUICK | parameters,
     }
     return prepare(parse_request(fields), PICTURE, models)
-
-
-class LostAfter:
-    """A backbone that is gone after some calls."""
-
-    def __init__(self, host, calls):
-        self.host, self.left = host, calls
-
-    def run_all(self, calls):
-        self.left -= len(calls)
-        if self.left < 0:
-            raise BackboneLostError("the backbone is gone: try again")
-        return self.host.run_all(calls)
 
 
 def test_an_edit_keeps_every_pixel_outside_its_region_and_says_what_it_tried(models, host, store):

@@ -11,7 +11,6 @@ from farm.errors import InvalidImageError, InvalidPromptError, UnknownWordError
 from farm.images import decode_image, encode_png
 from farm.requests import parse_request
 from farm.runner import load_output, prepare, read_image, run_edit
-from farm.storage.opening import open_store
 from farm.zoo.model_sets import open_model_set, write_manifest
 from tests.tiny import (
     tiny_autoencoder,
@@ -35,11 +34,6 @@ def models(tmp_path_factory):
     write_tiny_tokenizer(folder / "tokenizer")
     write_manifest(folder, tiny_spec(), defaults="scenes", licence="Apache-2.0", source="tests")
     return open_model_set(str(folder))
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_store(str(tmp_path / "store"))
 
 
 def prepared(models, *, image="picture.png", data=PICTURE, target="a blue ball", **parameters):

@@ -1,6 +1,8 @@
 """The pinned environment is whole, and holds what pyproject.toml asks for."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -10,11 +12,23 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from jobs.extras import EXTRAS, missing
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NEEDED = [
-    Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
-]
+
+
+def needed(extra: str) -> list[Requirement]:
+    """What an extra brings, with the other extras that it names."""
+    found = []
+    for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
+        own = requirement.name == PROJECT["name"]
+        inner = [one for name in sorted(requirement.extras) for one in needed(name)]
+        found += inner if own else [requirement]
+    return found
+
+
+NEEDED = list(map(Requirement, PROJECT["dependencies"])) + needed("dev")
 
 
 def pins() -> dict[str, Version]:
@@ -49,3 +63,48 @@ def test_constraints_are_pins_and_nothing_else():
     for line in text.splitlines():
         assert re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), line
     assert not re.search(r"://|--|file:", text)
+
+
+def test_development_has_every_extra():
+    (own,) = [
+        r
+        for r in map(Requirement, PROJECT["optional-dependencies"]["dev"])
+        if r.extras and r.name == "editfarm"
+    ]
+    assert own.extras == set(PROJECT["optional-dependencies"]) - {"dev"}
+
+
+def test_what_a_missing_module_is_said_to_need_is_an_extra():
+    assert set(EXTRAS) <= set(PROJECT["optional-dependencies"])
+    assert "pip install 'editfarm[serve]'" in missing("serve", "fastapi.routing")
+    assert "install editfarm anew" in missing("edit", "torch")
+
+
+def test_the_demo_needs_no_extra():
+    """With the extras' modules out of reach, what edits and reports is imported all the same."""
+    gone = sorted({module for modules in EXTRAS.values() for module in modules})
+    modules = (
+        "demo",
+        "edit",
+        "edit_many",
+        "control",
+        "report",
+        "artifacts",
+        "methods",
+        "inline",
+        "doctor",
+    )
+    code = (
+        "import importlib, importlib.machinery as machinery\n"
+        "find = machinery.PathFinder.find_spec\n"
+        "def found(name, path=None, target=None):\n"
+        f"    return None if name.partition('.')[0] in {gone} else find(name, path, target)\n"
+        "machinery.PathFinder.find_spec = staticmethod(found)\n"
+        f"for name in {modules}: importlib.import_module(f'jobs.{{name}}')\n"
+        "from farm import edit\n"
+        "from farm.storage.opening import open_store\n"
+        "try: open_store('s3://bucket')\n"
+        "except Exception as error: print(error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "pip install 'editfarm[s3]'" in ran.stdout, ran.stderr

@@ -3,18 +3,23 @@
 import json
 
 import pytest
+from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
 from farm.backbones.host import OperationHost
 from farm.backbones.networks import load_networks
 from farm.errors import InvalidRequestError
+from farm.images import encode_png
+from farm.requests import parse_request
 from farm.zoo.model_sets import open_model_set
 from farm.zoo.scenes.edits import sample_edits
 from jobs.evaluate import app
 from jobs.evaluation.arms import plan_arms
+from jobs.evaluation.auto import chosen_shares
 from jobs.evaluation.baselines import BaselineEdit, draw, sdedit_config
 from jobs.evaluation.cases import make_cases, make_trials
+from jobs.evaluation.standard import STANDARD
 
 DIFFUSION = ("--param=num_steps=2", "--param=inner_steps=1")
 REGIONS = (
@@ -41,13 +46,41 @@ def evaluate(tmp_path):
 
 def test_arms_start_from_the_default_arm_s_parameters_unless_their_method_is_another():
     default, plain, other = plan_arms(
-        "style_diffusion",
+        ["style_diffusion"],
         {"num_steps": 8},
         ["plain:learned=nothing,tau_c=[0.2,0.4]", "regions:method=learnable_regions"],
     )
     assert (default.name, default.parameters) == ("default", {"num_steps": 8})
     assert plain.parameters == {"num_steps": 8, "learned": "nothing", "tau_c": [0.2, 0.4]}
     assert (other.method, other.parameters) == ("learnable_regions", {})
+
+
+def test_further_methods_and_what_each_is_compared_with():
+    methods = ["learnable_regions", "style_diffusion"]
+    arms = plan_arms(methods, {"finalists": 2}, [], standard=True)
+    names = [arm.name for arm in arms]
+    assert names[:2] == ["default", "style_diffusion"]
+    assert {"ddim-p2p", "direct-p2p", "null-text-p2p", "sdedit"} <= set(names)
+    of = {arm.name: arm for arm in arms}
+    assert of["style_diffusion"].parameters == {}, "parameters are those of the first method"
+    assert of["learnable_regions-untrained"].parameters == {"finalists": 2, "sizes": "untrained"}
+    assert of["direct-p2p"].parameters["learned"] == "direct"
+    models, cases = open_model_set("scenes"), make_cases(sample_edits(1, 3, ("shape",)))
+    trials = make_trials(arms, cases, models)
+    assert len({trial.prepared.edit_id for trial in trials if trial.baseline is None}) == len(
+        [arm for arm in arms if arm.method != "sdedit"]
+    )
+    with pytest.raises(InvalidRequestError, match="style_diffusion is there twice"):
+        plan_arms([*methods, "style_diffusion"], {}, [])
+
+
+def test_every_standard_arm_can_be_asked_for():
+    for method, texts in STANDARD.items():
+        for arm in plan_arms([method], {}, texts)[1:]:
+            if arm.method == method:
+                fields = {"image": "a.png", "source_prompt": "a cat", "target_prompt": "a dog"}
+                fields |= {"method": method, "parameters": arm.parameters}
+                assert parse_request(fields | {"target_word": "cat"}).method == method
 
 
 @pytest.mark.parametrize(
@@ -64,19 +97,21 @@ def test_arms_start_from_the_default_arm_s_parameters_unless_their_method_is_ano
 )
 def test_arms_that_are_none_are_refused(method, texts, says):
     with pytest.raises(InvalidRequestError, match=says):
-        plan_arms(method, {}, texts)
+        plan_arms([method], {}, texts)
 
 
 def test_every_arm_does_every_edit_and_a_wrong_parameter_is_found_before_any_work():
     models = open_model_set("scenes")
     cases = make_cases(sample_edits(2, 3, ("shape",)))
-    arms = plan_arms("style_diffusion", {}, ["few:num_steps=5", "regions:method=learnable_regions"])
+    arms = plan_arms(
+        ["style_diffusion"], {}, ["few:num_steps=5", "regions:method=learnable_regions"]
+    )
     trials = make_trials(arms, cases, models)
     assert [trial.arm.name for trial in trials] == ["default"] * 2 + ["few"] * 2 + ["regions"] * 2
     assert len({trial.prepared.edit_id for trial in trials}) == 6
     assert {trial.prepared.request.method for trial in trials[-2:]} == {"learnable_regions"}
     with pytest.raises(InvalidRequestError, match="no such field"):
-        make_trials(plan_arms("style_diffusion", {}, ["a:sizes=all"]), cases, models)
+        make_trials(plan_arms(["style_diffusion"], {}, ["a:sizes=all"]), cases, models)
 
 
 def test_style_diffusion_and_an_arm_without_training(evaluate):
@@ -117,7 +152,8 @@ def test_sdedit_at_full_strength_starts_from_noise_and_at_little_strength_from_t
 
     def drawn(picture: Tensor, strength: float) -> Tensor:
         config = sdedit_config(models, {"num_steps": 10, "strength": strength})
-        return draw(host, BaselineEdit("a", config, case.edit.target_prompt, picture, models)).image
+        edit = BaselineEdit("a", config, case.edit.target_prompt, encode_png(picture), models)
+        return draw(host, edit).image
 
     def distance(one: Tensor, other: Tensor) -> float:
         return (one - other).square().mean().item()
@@ -150,6 +186,34 @@ def test_learnable_regions_with_arms_of_its_own(evaluate):
     everything = record["arms"]["all"]["edits"][0]
     assert everything["oracle_iou"] == everything["finalists_iou"]
     assert everything["full_renders_worth"] > edit["full_renders_worth"]
+
+
+def test_the_choice_is_measured_as_what_it_chose_beside_single_methods(evaluate, tmp_path):
+    settings = {
+        "style_diffusion": {"num_steps": 2, "inner_steps": 1},
+        "learnable_regions": dict(option[8:].split("=") for option in REGIONS),
+    }
+    code, record = evaluate(
+        "--edits=1",
+        "--types=colour",
+        "--method=style_diffusion",
+        *DIFFUSION,
+        f"--arm=auto:method=auto,settings={json.dumps(settings)}",
+        f"--pictures={tmp_path / 'pictures'}",
+        f"--figure={tmp_path / 'figure.svg'}",
+    )
+    assert code == 0
+    (edit,) = record["arms"]["auto"]["edits"]
+    shares = chosen_shares([edit])
+    assert sum(shares.values()) == 1
+    assert set(shares) == {"style_diffusion", "learnable_regions"}
+    assert edit["bound_psnr"] == record["edits"][0]["bound_psnr"]
+    # it costs what it tried too, although the first arm had made the inversion
+    assert edit["accelerator_seconds"] > 0
+    for name in ("style_diffusion", "auto"):
+        picture = Image.open(tmp_path / "pictures" / f"{name}.png")
+        assert picture.width > 3 * 3 * 96
+    assert "<circle" in (tmp_path / "figure.svg").read_text()
 
 
 def test_edits_that_are_in_the_store_are_not_run_again(evaluate):

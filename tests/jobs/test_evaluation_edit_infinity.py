@@ -12,6 +12,7 @@ from farm.storage.opening import open_store
 from farm.zoo.model_sets import open_model_set
 from farm.zoo.scenes.edits import edit_truth, sample_edits
 from jobs.evaluation.edit_infinity import EditInfinityMeasures
+from jobs.evaluation.finished import Finished
 from jobs.evaluation.measures import Measures
 from jobs.evaluation.scores import MEASURES
 from tests.tiny_infinity import tiny_whole_networks, write_tiny_whole_set
@@ -43,7 +44,7 @@ def edited(models, host, store, word):
         "parameters": QUICK,
     }
     edit = prepare(parse_request(fields), encode_png(PICTURE), models)
-    return edit, run_edit(edit, store, host)
+    return Finished(store, "default", edit, run_edit(edit, store, host))
 
 
 def test_its_map_mask_and_figures_are_found(models, host, tmp_path):
@@ -52,20 +53,18 @@ def test_its_map_mask_and_figures_are_found(models, host, tmp_path):
     assert isinstance(MEASURES["edit_infinity"], EditInfinityMeasures)
     store = open_store(str(tmp_path))
     truth = edit_truth(sample_edits(1, 1, ("colour",))[0])
-    edit, result = edited(models, host, store, "cat")
-    found = measures.found(store, "default", edit, result, truth)
+    found = measures.found(edited(models, host, store, "cat"), truth)
     assert found.mask.shape == found.map.shape == (16, 16)
     assert {"bit_accuracy_before", "bit_accuracy_prompt", "bit_accuracy_lora"} <= set(found.figures)
     assert found.reconstruction.shape == (3, 16, 16)
-    plain, whole = edited(models, host, store, None)
-    found = measures.found(store, "default", plain, whole, truth)
+    found = measures.found(edited(models, host, store, None), truth)
     assert found.map is None
     assert found.mask.min() == 1, "without a region everything is edited"
 
 
 def test_its_bound_is_the_source_from_its_own_bits(models, host, tmp_path):
     store = open_store(str(tmp_path))
-    edit, _ = edited(models, host, store, "cat")
-    bounds = EditInfinityMeasures().bounds(host, store, "default", edit, PICTURE)
-    codes = unpack_codes(load_stage(store, "default", edit.stages["codes"]))
+    edit = edited(models, host, store, "cat")
+    bounds = EditInfinityMeasures().bounds(host, edit, PICTURE)
+    codes = unpack_codes(load_stage(store, "default", edit.prepared.stages["codes"]))
     assert torch.equal(bounds.autoencoded, codes.image)

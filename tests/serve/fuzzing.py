@@ -24,7 +24,12 @@ _PATHS = (
     *("/v1/edits", "/v1/images/edits", "/v1/jobs", "/v1/models", "/v1/uploads", "/healthz"),
     *("/v1/edits/{id}", "/v1/edits/{id}/events", "/v1/edits/{id}/result", "/v1/edits/{id}/cancel"),
     *("/v1/edits/{id}/outputs/{id}", "/v1/jobs/{id}", "/v1/links/{id}/{id}", "/v1/models/{id}"),
-    *("/v1/edits/{id}/retry", "/v1/jobs/{id}/cancel", "/v1/edits/{id}/outputs/{id}/link"),
+    *(
+        "/v1/edits/{id}/image",
+        "/v1/edits/{id}/retry",
+        "/v1/jobs/{id}/cancel",
+        "/v1/edits/{id}/outputs/{id}/link",
+    ),
 )
 _TEXTS = (
     *(
@@ -136,6 +141,10 @@ def _form(draw: random.Random, pictures: list[bytes]) -> dict[str, Any]:
     fields |= {draw.choice(_FIELDS): _text(draw) for _ in range(draw.choice((0, 0, 1, 2)))}
     name = draw.choice(("image", "image", "image", "image[]", "mask", "parameters"))
     files = {name: (_text(draw)[:50] or "a", _picture(draw, pictures), "image/png")}
+    if draw.random() < 0.3:  # the one method that takes a mask, and the others
+        fields["method"] = draw.choice(("edit_infinity", "edit_infinity", "style_diffusion"))
+        fields["mask_edits"] = draw.choice(("white", "black", "grey"))
+        files["mask"] = ("m.png", _picture(draw, pictures), "image/png")
     return {
         "method": "POST",
         "url": "/v1/edits",

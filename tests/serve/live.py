@@ -16,25 +16,36 @@ from tests.serve.served import free_port, wait_until
 def live_server(settings, make_farm) -> Iterator[str]:
     """The address of a server whose dispatcher runs edits on `make_farm()`."""
     port = free_port()
-    loop = asyncio.new_event_loop()
-    server: list[uvicorn.Server] = []
 
-    async def run() -> None:
+    async def run(started) -> None:
         dispatcher = open_dispatcher(settings, make_farm())
         await dispatcher.start()
         app = build_app(open_services(settings, dispatcher))
         config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="off")
-        server.append(uvicorn.Server(config))
-        await server[0].serve()
+        server = uvicorn.Server(config)
+        started(server)
+        await server.serve()
         await dispatcher.close()
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
+    with in_thread(run):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def in_thread(run) -> Iterator[None]:
+    """A server in a thread of its own; `run` is given where to put it, and ends with it."""
+    loop = asyncio.new_event_loop()
+    servers: list[uvicorn.Server] = []
+    thread = threading.Thread(
+        target=lambda: loop.run_until_complete(run(servers.append)), daemon=True
+    )
     thread.start()
     try:
-        wait_until(lambda: server and server[0].started)
-        yield f"http://127.0.0.1:{port}"
+        wait_until(lambda: not thread.is_alive() or (servers and servers[0].started))
+        assert thread.is_alive(), "the server ended before it started"
+        yield
     finally:
-        if server:
-            server[0].should_exit = True
+        for server in servers:
+            server.should_exit = True
         thread.join(30)
         loop.close()

@@ -51,6 +51,14 @@ def test_serving_others_without_keys_is_refused_before_anything_starts(tmp_path,
     assert not (tmp_path / "store").exists()
 
 
+def test_a_studio_without_gradio_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("serve.studio.deployment.has_gradio", lambda: False)
+    ran = run(serve_app, "--studio", "--store", tmp_path / "store")
+    assert ran.exit_code == 2
+    assert "editfarm[ui]" in ran.stderr
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_keys_file_that_is_none_is_refused(tmp_path):
     (tmp_path / "keys.json").write_text("{}x")
     ran = run(serve_app, "--host", "0.0.0.0", "--keys", tmp_path / "keys.json")

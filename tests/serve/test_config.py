@@ -11,6 +11,8 @@ from farm.errors import InvalidRequestError
 from serve.gate import check_listening
 from serve.preferences import wait_seconds
 from serve.settings import Settings
+from serve.studio.deployment import StudioSettings
+from serve.studio.panels import ROOT
 
 CONFIG = Path(serve.app.__file__).parent / "config.yaml"
 
@@ -19,12 +21,16 @@ def test_the_config_file_is_valid_and_knows_no_other_keys():
     found = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     parsed = ServeDeploySchema.model_validate(found)
     assert set(found) <= set(ServeDeploySchema.model_fields)
-    (application,) = parsed.applications
+    application, studio = parsed.applications
     assert application.import_path == "serve.app:app"
+    assert studio.import_path == "serve.app:studio"
+    assert studio.route_prefix == ROOT
+    page = StudioSettings.model_validate(studio.args)
     for entry in found["applications"]:
         assert set(entry) <= set(type(application).model_fields)  # Serve itself ignores others
     settings = Settings.model_validate(application.args)
     assert settings.model_set == "scenes"
+    assert page.with_keys == (settings.keys_file is not None)
     check_listening(found["http_options"]["host"], has_keys=settings.keys_file is not None)
     with pytest.raises(InvalidRequestError):
         check_listening("0.0.0.0", has_keys=settings.keys_file is not None)

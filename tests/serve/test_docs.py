@@ -1,16 +1,19 @@
-"""docs/http.md: what can be run there runs as written, and what it names exists."""
+"""docs/http.md and the README: requests run as written, and what they name exists."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from farm.backbones.networks import load_networks
 from farm.images import decode_image
 from farm.zoo.model_sets import open_model_set
 from serve.inline import InlineFarm
+from serve.limits import RequestLimits
 from serve.settings import Settings
 from tests.serve.conftest import store_of
 from tests.serve.live import live_server
@@ -19,16 +22,21 @@ from farm.backbones.host import OperationHost  # isort: skip
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "http.md"
+README = ROOT / "README.md"
 BLOCK = re.compile(r"```(bash|python)\n(.*?)```", re.DOTALL)
 PICTURE = ROOT / "examples" / "demo" / "001-colour-green.png"
 
 
 @pytest.fixture(scope="module")
-def scenes_server(tmp_path_factory):
+def scenes_host():
     models = open_model_set("scenes")
-    host = OperationHost(load_networks(models.folder, models.spec, "cpu"))
+    return OperationHost(load_networks(models.folder, models.spec, "cpu"))
+
+
+@pytest.fixture(scope="module")
+def scenes_server(scenes_host, tmp_path_factory):
     settings = Settings(store=str(tmp_path_factory.mktemp("docs") / "store"))
-    with live_server(settings, lambda: InlineFarm(host, store_of(settings))) as url:
+    with live_server(settings, lambda: InlineFarm(scenes_host, store_of(settings))) as url:
         yield url
 
 
@@ -43,6 +51,25 @@ def test_snippets_run_as_written(scenes_server, tmp_path, kind, text):
     original = decode_image(PICTURE.read_bytes()).image
     assert edited.shape == original.shape
     assert (edited - original).abs().max() > 0.1
+
+
+def test_the_readmes_requests_are_accepted_as_written(scenes_host, tmp_path):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    lines = [text for _, text in BLOCK.findall(README.read_text(encoding="utf-8"))]
+    requests = [text for text in lines if "curl " in text]
+    assert requests
+    impatient = RequestLimits(max_wait_seconds=1)  # with default parameters an edit takes long
+    settings = Settings(store=str(tmp_path / "store"), limits=impatient)
+    with live_server(settings, lambda: InlineFarm(scenes_host, store_of(settings))) as url:
+        for text in requests:
+            written = text.replace("http://127.0.0.1:8000", url)
+            ran = subprocess.run(
+                ["bash", "-euc", written], cwd=tmp_path, capture_output=True, text=True, timeout=120
+            )
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+            edit = json.loads(ran.stdout)
+            assert edit["state"] in {"queued", "running", "done"}
+            httpx2.post(f"{url}/v1/edits/{edit['id']}/cancel")
 
 
 async def test_every_route_is_documented(farm):

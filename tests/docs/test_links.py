@@ -1,0 +1,58 @@
+"""Links lead somewhere, and what pages say of files and functions is so."""
+
+import ast
+import re
+
+import pytest
+
+from tests.docs.blocks import PAGES, ROOT
+
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_FENCED = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
+_CODE_FILE = re.compile(
+    r"`((?:farm|actors|serve|jobs|cluster|tests|benchmarks)/[\w/.-]+\.\w+|"
+    r"(?:farm|actors|serve|jobs|cluster|tests|benchmarks)/(?:[\w.-]+/)+)`"
+)
+_NAMED = re.compile(r"`((?:farm|actors|serve|jobs)/[\w/]+\.py)` `(\w+)`")
+
+
+def _text(page) -> str:
+    return _FENCED.sub("", page.read_text(encoding="utf-8"))
+
+
+def anchors(page) -> set[str]:
+    """Ids of a page's headings, as both GitHub and mkdocs make them of plain words."""
+    heads = re.findall(r"^#+ (.+)$", _text(page), re.MULTILINE)
+    plain = [re.sub(r"[^\w\s-]", "", head.lower()).strip() for head in heads]
+    return {re.sub(r"\s+", "-", head) for head in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    wrong = []
+    for link in _LINK.findall(_text(page)):
+        if re.match(r"https?://|mailto:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists():
+            wrong.append(f"{link}: no such file")
+        elif anchor and anchor not in anchors(target):
+            wrong.append(f"{link}: no such heading; there are {sorted(anchors(target))}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_the_program_that_are_named_exist(page):
+    named = set(_CODE_FILE.findall(_text(page))) - {"farm/utils.py"}  # which decision 1 forbids
+    wrong = [name for name in named if not (ROOT / name).exists()]
+    assert not wrong, wrong
+
+
+def test_the_walk_of_an_edit_names_functions_that_are_there():
+    found = _NAMED.findall((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+    assert len(found) > 20
+    for file, name in found:
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        defined = {getattr(node, "name", None) for node in tree.body}
+        assert name in defined, f"{file} has no {name}"

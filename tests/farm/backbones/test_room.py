@@ -1,0 +1,68 @@
+import pytest
+import torch
+from accelerate.hooks import AlignDevicesHook
+
+from farm.backbones.room import (
+    carried,
+    free_bytes,
+    parts_to_offload,
+    recomputes,
+    sizes_of_parts,
+)
+from farm.errors import ModelSetError
+from tests.tiny import TOKENS, tiny_autoencoder, tiny_text_encoder
+
+GB = 1_000_000_000
+SIZES = {"unet": 2 * GB, "t5": 3 * GB, "vae": 1 * GB, "infinity": 4 * GB}
+
+
+@pytest.mark.parametrize(
+    ("room", "away"),
+    [(None, set()), (12 * GB, set()), (11 * GB, {"t5"}), (8 * GB, {"t5"}), (7 * GB, {"t5", "vae"})],
+)
+def test_what_is_missed_least_stays_in_main_memory_first(room, away):
+    assert parts_to_offload(SIZES, room, reserve=GB) == away
+
+
+def test_a_card_that_is_too_small_either_way_is_an_early_error():
+    with pytest.raises(ModelSetError, match=r"need 7\.0 GB.*t5, vae left.*and 5\.0 GB are free"):
+        parts_to_offload(SIZES, 5 * GB, reserve=GB)
+
+
+def test_a_cpu_has_no_limit():
+    assert free_bytes("cpu") is None
+    assert not recomputes(depth=40, width=3584, tokens=10521, room=None)
+
+
+def test_blocks_are_computed_twice_where_their_activations_do_not_fit():
+    """2B at 1024² keeps 40 GB (spec): once on a card of 80, twice on one of 24."""
+    two_b = {"depth": 32, "width": 2048, "tokens": 10521}
+    assert not recomputes(**two_b, room=60 * GB)
+    assert recomputes(**two_b, room=20 * GB)
+    assert not recomputes(**(two_b | {"tokens": 521}), room=20 * GB)
+
+
+def test_sizes_are_those_of_the_variant_that_is_loaded(tmp_path):
+    for part, files in {
+        "unet": {"a.safetensors": 8, "a.fp16.safetensors": 4},
+        "vae": {"a.fp16.safetensors": 3},
+        "tokenizer": {"vocab.json": 9},
+    }.items():
+        (tmp_path / part).mkdir()
+        for name, size in files.items():
+            (tmp_path / part / name).write_bytes(bytes(size))
+    assert sizes_of_parts(tmp_path) == {"unet": 8, "vae": 3}
+
+
+def test_what_visits_the_device_computes_the_same():
+    """Execution on the CPU, too: the same hooks, which give the weights back after each layer."""
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(TOKENS)[None]
+    with torch.no_grad():
+        expected = tiny_autoencoder().encode(image), tiny_text_encoder()(ids)
+        vae, text = carried(tiny_autoencoder(), "cpu"), carried(tiny_text_encoder(), "cpu")
+        assert all(p.is_meta for p in vae.parameters())
+        assert isinstance(getattr(vae.vae.quant_conv, "_hf_hook", None), AlignDevicesHook)
+        assert torch.equal(vae.encode(image), expected[0])
+        assert torch.equal(text(ids), expected[1])
+    assert all(p.is_meta for p in vae.parameters()), "given back"

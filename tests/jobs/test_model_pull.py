@@ -1,0 +1,195 @@
+"""`editfarm models pull` against a hub in a folder."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from typer.testing import CliRunner
+
+from benchmarks.gpu.small import SMALL, SMALL_SPEC
+from benchmarks.gpu.weights import write_network, write_pickles, write_tokenizer
+from farm.backbones.networks import load_networks
+from farm.errors import ModelSetError, UnavailableError
+from farm.zoo.model_sets import MODELS_VARIABLE, open_model_set
+from farm.zoo.recipes.t5 import word_tokenizer
+from jobs import model_pull
+from jobs.model_pull import pull
+from jobs.models import app
+
+REVISION = "0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """Repositories of small networks, as they lie in the hub's cache: one folder a commit."""
+    folder = tmp_path_factory.mktemp("hub")
+
+    def place(repository):
+        return folder / repository / REVISION
+
+    sd = place("stable-diffusion-v1-5/stable-diffusion-v1-5")
+    for variant in ("full", "fp16"):
+        for part, name in (
+            ("unet", "sd1-unet"),
+            ("vae", "sd-vae"),
+            ("text_encoder", "sd1-text"),
+            ("safety_checker", "sd-safety"),
+        ):
+            write_network(part, SMALL[name], sd / part, variant)
+    write_tokenizer(sd / "tokenizer", 64)
+    (sd / "scheduler").mkdir()
+    (sd / "scheduler" / "scheduler_config.json").write_text(json.dumps({"steps_offset": 1}))
+    clip = place("openai/clip-vit-base-patch16")
+    write_network("clip", SMALL["clip-b16"], clip, "full")
+    weights = clip / "model.safetensors"
+    torch.save(_state(weights), clip / "pytorch_model.bin")
+    weights.unlink()  # as in the repositories that never got safetensors
+    t5 = place("google/flan-t5-xl")
+    write_network("t5", SMALL["flan-t5-xl-encoder"], t5, "full")
+    word_tokenizer(("a", "cat")).save(str(t5 / "tokenizer.json"))
+    infinity = place("FoundationVision/Infinity")
+    one, other = write_pickles(SMALL["infinity-2b"], SMALL["bsq-d32"], infinity, 2)
+    one.rename(infinity / "infinity_2b_reg.pth")
+    other.rename(infinity / "infinity_vae_d32reg.pth")
+    return folder
+
+
+def _state(path):
+    from safetensors.torch import load_file
+
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}
+
+
+class Hub:
+    """Fetches from the folder what the patterns name, and remembers what was asked."""
+
+    def __init__(self, folder, cache, gone=()):
+        self.folder, self.cache, self.gone = folder, cache, gone
+        self.asked = []
+
+    def __call__(self, repository, revision, patterns):
+        self.asked.append(repository)
+        source = self.folder / repository / REVISION
+        if repository in self.gone or not source.is_dir():
+            raise ModelSetError(f"{repository} is not on the hub")
+        target = self.cache / repository / REVISION
+        target.mkdir(parents=True, exist_ok=True)
+        for path in source.rglob("*"):
+            name = path.relative_to(source)
+            if path.is_file() and any(name.match(p) and _deep(name, p) for p in patterns):
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target / name)
+        return target
+
+
+def _deep(name, pattern):
+    return len(name.parts) == len(Path(pattern).parts)
+
+
+def small(folder):
+    """The manifest's spec made that of the small networks."""
+    path = folder / "model_set.json"
+    manifest = json.loads(path.read_text())
+    manifest["spec"] |= dict(SMALL_SPEC)
+    path.write_text(json.dumps(manifest))
+    return open_model_set(str(folder))
+
+
+@pytest.mark.parametrize("variant", ["full", "fp16"])
+def test_a_set_is_put_together_and_loads(hub, tmp_path, variant):
+    fetch = Hub(hub, tmp_path / "cache")
+    pull("sd15", tmp_path / "sd15", variant=variant, fetch=fetch)
+    found = small(tmp_path / "sd15")
+    found.verify()
+    names = {name.rsplit("/", maxsplit=1)[-1] for name in found.digests if name.startswith("unet")}
+    middle = ".fp16" if variant == "fp16" else ""
+    assert names == {f"diffusion_pytorch_model{middle}.safetensors"}
+    source = found.manifest.sources["unet"]
+    assert source.revision == REVISION
+    assert source.licence == "CreativeML OpenRAIL-M"
+    networks = load_networks(found.folder, found.spec, "cpu")
+    assert networks.safety is not None, "the checker is kept"
+    assert {"text_encoder", "image_encoder"} <= {
+        name.split("/")[0] for name in found.digests_of(("unet", "vae", "clip"))
+    }
+
+
+def test_the_safety_checker_is_left_out_where_somebody_asks(hub, tmp_path):
+    found = pull("sd15", tmp_path / "x", safety_checker=False, fetch=Hub(hub, tmp_path / "cache"))
+    assert not found.spec.safety
+    assert not (found.folder / "safety_checker").exists()
+    assert load_networks(found.folder, small(found.folder).spec, "cpu").safety is None
+
+
+def test_an_infinity_is_converted_and_stated(hub, tmp_path):
+    fetch = Hub(hub, tmp_path / "cache")
+    found = pull("sd15+infinity-2b", tmp_path / "both", fetch=fetch)
+    assert found.spec.infinity is not None
+    assert found.spec.infinity.size == "1M"
+    assert found.text_tokenizer.encode("a cat").length == 3
+    networks = load_networks(found.folder, small(found.folder).spec, "cpu")
+    assert {"infinity", "bsq_vae", "t5"} <= networks.modules().keys()
+    again = len(fetch.asked)
+    shutil.rmtree(found.folder / "unet")
+    (found.folder / "model_set.json").unlink()
+    pull("sd15+infinity-2b", tmp_path / "both", fetch=fetch)  # an interrupted pull goes on
+    assert len(fetch.asked) >= again
+    open_model_set(str(tmp_path / "both")).verify()
+
+
+def test_the_next_address_is_tried_and_all_that_failed_are_said(hub, tmp_path):
+    sd15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    fetch = Hub(hub, tmp_path / "cache", gone=(sd15,))
+    with pytest.raises(UnavailableError, match="runwayml/stable-diffusion-v1-5 is not on the hub"):
+        pull("sd15", tmp_path / "x", fetch=fetch)
+    assert fetch.asked == [sd15, "runwayml/stable-diffusion-v1-5"]
+    assert not (tmp_path / "x" / "model_set.json").exists()
+
+
+def test_offline_says_so_and_how_to_go_on(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise LocalEntryNotFoundError("not in the cache")
+
+    monkeypatch.setattr(model_pull, "snapshot_download", refuse)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = CliRunner().invoke(app, ["pull", "sd14", "--to", str(tmp_path)])
+    assert done.exit_code == 3
+    said = " ".join(done.output.split())
+    assert "CompVis/stable-diffusion-v1-4 is not in the hub's cache, and HF_HUB_OFFLINE" in said
+
+
+def test_the_command_line_pulls_lists_and_checks(hub, tmp_path, monkeypatch):
+    fetch = Hub(hub, tmp_path / "cache")
+    monkeypatch.setattr(
+        model_pull,
+        "snapshot_download",
+        lambda r, revision, allow_patterns: fetch(r, revision, allow_patterns),
+    )
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
+    runner = CliRunner()
+    done = runner.invoke(app, ["pull", "sd15"])
+    assert done.exit_code == 0, done.output
+    again = runner.invoke(app, ["pull", "sd15"])
+    assert "is there, all digests match" in again.output
+    listed = [
+        json.loads(line)
+        for line in runner.invoke(app, ["list", "--json"]).stdout.split("\n")
+        if line
+    ]
+    assert {"scenes", "sd15"} <= {one.get("name") for one in listed}
+    table = {one["checkpoint"]: one for one in listed if "checkpoint" in one}
+    assert table["infinity-2b"]["licence"] == "MIT"
+    assert table["sd15"]["revision"] is None
+    checked = runner.invoke(app, ["check", "--model-set", "sd15", "--json"])
+    assert checked.exit_code == 2, "small networks are not what was released"
+    assert "sd1-" in checked.output or "clip-b16" in checked.output or "sd-" in checked.output
+
+
+def test_an_unknown_name_is_refused_before_anything_is_fetched(tmp_path):
+    done = CliRunner().invoke(app, ["pull", "sdxl", "--to", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "no released model set 'sdxl'" in " ".join(done.output.split())
+    assert list(tmp_path.iterdir()) == []
