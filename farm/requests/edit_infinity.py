@@ -44,6 +44,8 @@ class EditInfinityParameters(Strict):
     """Which occurrence of the target word in the source prompt; left out: the first."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     """Where an attention map becomes a mask: share of the way from its minimum to its maximum."""
+    grow: Annotated[float, Field(ge=0, le=4)] | None = None
+    """Latent cells by which a mask from attention grows on all sides, unless it is large."""
     kernel: Literal["released", "paper"] | None = None
     """How much of the source stays near the mask: as the program does it, or the paper."""
     guidance: Annotated[float, Field(ge=1, le=30)] | None = None

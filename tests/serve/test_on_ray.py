@@ -97,7 +97,7 @@ def test_a_trace_leads_from_the_request_to_the_operation(client, collector):
         lines = [collector.line_above(s) for s in ours if s.name.startswith("backbone ")]
         return [line for line in lines if line[1:] == ["trainer", "edit", "POST"]]
 
-    assert any("sd.value_step" in line[0] for line in wait_until(operations))
+    wait_until(lambda: any("unet.value_loss" in line[0] for line in operations()))
 
 
 def test_a_running_edit_is_cancelled(client):

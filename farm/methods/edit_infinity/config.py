@@ -85,6 +85,8 @@ class EditingConfig(_Config):
     """Which occurrence of the target word; None: the first."""
     threshold: Share = 0.5
     """Where a map becomes a mask: share of the way from its minimum to its maximum."""
+    grow: Annotated[float, Field(ge=0, le=4)] = 0.0
+    """Latent cells by which an automatic region that is not large grows on all sides (D13)."""
     kernel: Literal["released", "paper"] = "released"
     """How weights rise from the mask's border."""
     guidance: Annotated[float, Field(ge=1)] = 4.0
@@ -156,7 +158,12 @@ def reference_switches(config: EditInfinityConfig) -> EditInfinityConfig:
                 update={"noise": config.lora.noise.model_copy(update=noise)}
             ),
             "editing": config.editing.model_copy(
-                update={"kernel": "released", "plotted_mask": True, "paste_back": False}
+                update={
+                    "kernel": "released",
+                    "grow": 0.0,
+                    "plotted_mask": True,
+                    "paste_back": False,
+                }
             ),
             "attention_bias": False,
             "off_by_one": True,
@@ -203,7 +210,7 @@ def scenes() -> EditInfinityConfig:
     return EditInfinityConfig(
         prompt=PromptConfig(optimiser=optimiser),
         lora=LoraConfig(optimiser=optimiser, lora_dropout=0.0),
-        editing=EditingConfig(guidance=3.0, tau=0.5, paste_back=True),
+        editing=EditingConfig(guidance=3.0, tau=0.5, grow=1.0, paste_back=True),
     )
 
 

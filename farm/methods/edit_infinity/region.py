@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from farm.errors import EditFailedError, InvalidImageError
+from farm.masks import dilate
 from farm.methods.edit_infinity.config import EditingConfig
 from farm.methods.edit_infinity.framing import Frame, fit
 from farm.methods.edit_infinity.needs import Layout
@@ -124,6 +125,9 @@ def from_attention(
         large = int(released_cells_of(picture, _COARSE, _COARSE).sum()) >= _LARGE
         cells = released_cells_of(picture, *layout.latent_size)
         return _weighted(cells, inside, config, large=large)
+    if config.grow > 0 and not is_large(inside):
+        radius = round(config.grow * inside.shape[0] / layout.latent_size[0])
+        inside = dilate(inside.float(), radius) > 0
     cells = cells_of(inside, *layout.latent_size)
     if not cells.any():  # a peak narrower than a fifth of any cell
         cells = F.adaptive_max_pool2d(inside.float()[None], layout.latent_size)[0] > 0

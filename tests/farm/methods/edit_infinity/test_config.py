@@ -50,6 +50,7 @@ def test_every_parameter_reaches_the_configuration():
         "negative_prompt": "dull",
         "cfg_insertion": -2,
         "threshold": 0.3,
+        "grow": 0.25,
         "tau": 0.7,
         "top_p": 0.8,
         "lora_dropout": 0.3,

@@ -90,6 +90,22 @@ def test_a_finer_map_marks_every_cell_that_it_touches_by_a_fifth():
     assert found.weight[4, 4] == 1
 
 
+def test_a_region_grows_by_cells_unless_it_is_large():
+    """Half a cell of a grid of 8 is four of the map's 64 places."""
+    small = own_schedule(((1, 1), (8, 8)), cell=1, stride=8)
+    score = torch.zeros(64, 64)
+    score[24:32, 24:32] = 1  # cell (3, 3)
+    found = from_attention(score, small, EditingConfig(grow=0.5))
+    assert found.inside.any(1).nonzero()[:, 0].tolist() == list(range(20, 36))
+    assert found.cells.nonzero().tolist() == [[2, 3], [3, 2], [3, 3], [3, 4], [4, 3]]
+    whole_cell = from_attention(score, small, EditingConfig(grow=1.0))
+    assert whole_cell.cells[2:5, 2:5].all()
+    large = torch.zeros(64, 64)
+    large[:, :40] = 1  # twelve of the sixteen coarse cells
+    kept = from_attention(large, small, EditingConfig(grow=1.0))
+    assert torch.equal(kept.inside, large > 0)
+
+
 def test_a_peak_of_a_single_value_is_the_cell_around_it():
     small = own_schedule(((1, 1), (8, 8)), cell=1, stride=8)
     score = torch.zeros(64, 64)
