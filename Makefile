@@ -66,8 +66,8 @@ bench: $(STAMP) ## ratios and baselines; JSON under out/bench
 
 quality: $(STAMP) ## held-out figures of definitions.md into out/quality, and docs/quality.md from them
 	mkdir -p out/quality
-	$(BIN)/editfarm evaluate --method learnable_regions --method style_diffusion --method auto \
-	  --baselines --edits $(EDITS) --seed 1 --store out/quality/store \
+	$(BIN)/editfarm evaluate --method learnable_regions --method style_diffusion --method edit_infinity \
+	  --method auto --baselines --edits $(EDITS) --seed 1 --store out/quality/store \
 	  --pictures out/quality/pictures --json out/quality/all.json
 	$(BIN)/editfarm zoo pie --folder out/quality/pie-scenes --edits 60 --seed 1
 	$(BIN)/editfarm evaluate --benchmark pie out/quality/pie-scenes --method style_diffusion \

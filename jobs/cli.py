@@ -67,7 +67,7 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, Any]:
         """The command itself."""
         if args and args[0] not in JOBS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], JOBS, n=2)
+            near = difflib.get_close_matches(args[0], list(JOBS), n=2)
             meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             ctx.fail(f"No such command {args[0]!r}.{meant}")
         name, entry, rest = super().resolve_command(ctx, args)

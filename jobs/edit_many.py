@@ -75,7 +75,9 @@ def edit_many(
     ] = False,
     validate_only: Annotated[
         bool,
-        typer.Option("--validate-only", "--dry-run", help="Check every row and run nothing."),
+        typer.Option(
+            "--validate-only", "--dry-run", help="Check every row, run nothing; or --dry-run."
+        ),
     ] = False,
     report: Annotated[bool, typer.Option(help="Write an HTML report.")] = True,
     report_file: Annotated[Path | None, typer.Option(help="Also write the report here.")] = None,

@@ -42,7 +42,7 @@ def main(
     out: Annotated[Path, typer.Option(help="where checkpoints and exports go")] = Path("out/zoo"),
     start_from: Annotated[Path | None, typer.Option(help="weights to continue from")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's")] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Ray Train workers; 0 trains in this process")
     ] = 0,

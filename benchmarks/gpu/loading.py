@@ -43,7 +43,7 @@ def run(setting: Setting, sets: Sequence[str] = SETS) -> Report:
         size = sum((models.folder / file).stat().st_size for file in files)
         report.count(**{f"{key}_bytes": size, f"{key}_files": len(files)})
         _load(report, setting, models, key)
-        if setting.device == "cpu" and name == setting.base:
+        if setting.device == "cpu" and name == setting.base and not setting.tiny:
             report.add(**{f"{key}_{n}": v for n, v in _shared(models).items()})
     return report
 

@@ -71,16 +71,16 @@ class Lockstep:
         """All edits, together.
 
         Raises:
-            FarmError: as the first that failed.
+            Exception: as the first that failed.
         """
         self._running = len(edits)
         results: dict[int, _T] = {}
-        errors: list[BaseException] = []
+        errors: list[Exception] = []
 
         def go(number: int) -> None:
             try:
                 results[number] = edits[number](self)
-            except FarmError as error:
+            except Exception as error:  # noqa: BLE001 - raised again below, in the caller's thread
                 errors.append(error)
             finally:
                 with self._ready:

@@ -54,7 +54,7 @@ class Report:
         left = self.seconds_left
         if left is None or left > seconds:
             return True
-        self.skip(what, f"{left:.0f} s were left, and it takes about {seconds:.0f}")
+        self.skip(what, f"{max(0, left):.0f} s were left, and it takes about {seconds:.0f} s")
         return False
 
     @property

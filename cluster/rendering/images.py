@@ -64,7 +64,8 @@ ENV PATH={venv}/bin:$PATH
 
 # --- the farm itself, as a wheel
 FROM tools AS wheel
-COPY pyproject.toml README.md LICENSE NOTICE ./
+ARG EDITFARM_COMMIT=""
+COPY pyproject.toml setup.py README.md LICENSE NOTICE ./
 COPY farm farm
 COPY actors actors
 COPY serve serve
@@ -138,6 +139,7 @@ def dockerignore() -> str:
     kept = (
         "constraints.txt",
         "pyproject.toml",
+        "setup.py",
         "README.md",
         "LICENSE",
         "NOTICE",

@@ -29,6 +29,13 @@ NetworkKind = Literal["dino", "clip", "t5"]
 
 _DINO, _CLIP, _OPENAI = "blocks.0.attn.qkv.weight", "logit_scale", "visual.conv1.weight"
 _T5 = "encoder.block.0.layer.0.SelfAttention.q.weight"
+_KNOWN_BY: Mapping[str, NetworkKind] = {
+    _T5: "t5",
+    _OPENAI: "clip",
+    _CLIP: "clip",
+    _DINO: "dino",
+}
+_PREFIXES = ("module.", "backbone.")
 _SCRIPT = (b"PK", "constants.pkl")
 _NAME = "model.safetensors"
 _HEAD_WIDTH = 64
@@ -59,10 +66,7 @@ def network_kind(source: Path) -> NetworkKind | None:
         ModelSetError: it cannot be read.
     """
     state = _read(source)
-    for name, kind in ((_T5, "t5"), (_OPENAI, "clip"), (_CLIP, "clip"), (_DINO, "dino")):
-        if name in state:
-            return kind
-    return None
+    return next((kind for name, kind in _KNOWN_BY.items() if name in state), None)
 
 
 def convert_network(source: Path, folder: Path) -> ConvertedNetwork:
@@ -102,7 +106,16 @@ def _read(source: Path) -> dict[str, Tensor]:
             return read_weights(source)
         pickles = sorted(source.glob("*.bin"))
         return read_state(pickles[0] if pickles else source)
-    return _scripted(source) if _is_scripted(source) else read_state(source)
+    if _is_scripted(source):
+        return _scripted(source)
+    return {_bare(name): tensor for name, tensor in read_state(source).items()}
+
+
+def _bare(name: str) -> str:
+    """Without what a training put before its names."""
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
 
 
 def _is_scripted(source: Path) -> bool:
@@ -127,7 +140,7 @@ def _scripted(source: Path) -> dict[str, Tensor]:
 def _dino(state: State, source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The authors' names are timm's; sizes are read off, the table is resized as they do."""
     kept = {name: tensor.float() for name, tensor in state.items() if not name.startswith("head.")}
-    vit = build_official_dino(kept, name=str(source)).vit
+    vit: Any = build_official_dino(kept, name=str(source)).vit
     arguments = {
         "img_size": int(vit.patch_embed.img_size[0]),
         "patch_size": int(vit.patch_embed.patch_size[0]),

@@ -44,6 +44,8 @@ class EditInfinityParameters(Strict):
     """Which occurrence of the target word in the source prompt; left out: the first."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     """Where an attention map becomes a mask: share of the way from its minimum to its maximum."""
+    large_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The same where the mask would be large, as of a background."""
     grow: Annotated[float, Field(ge=0, le=4)] | None = None
     """Latent cells by which a mask from attention grows on all sides, unless it is large."""
     kernel: Literal["released", "paper"] | None = None

@@ -88,13 +88,16 @@ def check_networks(model_set: ModelSet) -> list[PartReport]:
 
 
 def _unet(folder: Path) -> Any:
-    config = UNet2DConditionModel.load_config(folder, local_files_only=True)
-    return on_meta(lambda: UNet2DConditionModel.from_config(config))
+    return _diffusers(UNet2DConditionModel, folder)
 
 
 def _vae(folder: Path) -> Any:
-    config = AutoencoderKL.load_config(folder, local_files_only=True)
-    return on_meta(lambda: AutoencoderKL.from_config(config))
+    return _diffusers(AutoencoderKL, folder)
+
+
+def _diffusers(model: Any, folder: Path) -> Any:
+    config = model.load_config(folder, local_files_only=True)
+    return on_meta(lambda: model.from_config(config))
 
 
 def _transformers(model: Any, config: Any) -> Callable[[Path], Any]:

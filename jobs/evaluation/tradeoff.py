@@ -67,7 +67,8 @@ class _Axes:
         bottom = min(p.low for p in points)
         top = max(p.high for p in points)
         room = max((top - bottom) * 0.06, 1e-9)
-        return cls(first, max(last, first + 1), bottom - room, top + room)
+        low = bottom - room if bottom < 0 else max(0.0, bottom - room)
+        return cls(first, max(last, first + 1), low, top + room)
 
     def x(self, seconds: float) -> float:
         share = (math.log10(seconds) - self.first) / (self.last - self.first)

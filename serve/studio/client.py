@@ -1,7 +1,7 @@
 """The public HTTP API as a typed client; all that the studio knows of the farm."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -142,7 +142,7 @@ class Api:
                             return
 
     @asynccontextmanager
-    async def _stream(self, path: str) -> AsyncIterator[AsyncIterator[str]]:
+    async def _stream(self, path: str) -> AsyncGenerator[AsyncIterator[str]]:
         try:
             async with self._http.stream(
                 "GET", path, headers=self._headers, timeout=_LISTENING

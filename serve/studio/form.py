@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.components import Component
 from gradio.data_classes import ImageData
 
@@ -73,11 +74,11 @@ class Form:
             mask=mask_bytes(data[self.mask]),
         )
 
-    def filled(self, request: dict[str, Any]) -> dict[Component, Any]:
+    def filled(self, request: dict[str, Any]) -> dict[Block, Any]:
         """The form as a record's request has it, all but the picture."""
         method = str(request.get("method", METHODS[0]))
         parameters = dict(request.get("parameters", {}))
-        found: dict[Component, Any] = {
+        found: dict[Block, Any] = {
             self.source: request.get("source_prompt", ""),
             self.target: request.get("target_prompt", ""),
             self.word: request.get("target_word") or "",

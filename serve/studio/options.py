@@ -161,7 +161,7 @@ _EDIT_INFINITY = MethodTab(
 
 _AUTO = MethodTab(
     "auto",
-    "Choose for me",
+    "Auto",
     "Tries the methods and keeps whichever does it best, by figures that need no truth.",
     "The word of the new description that says what is new.",
     (

@@ -1,5 +1,6 @@
 """The page's layout, and which handler answers what."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -57,8 +58,8 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         _wire_form(form, results, handlers)
         _wire_history(history, results, form, handlers, lists)
         _wire_batches(batches, history, results, lists)
-        for tab in (editing, history["tab"]):
-            tab.select(lambda: gr.Timer(active=False), outputs=batches["clock"], **_QUIET)
+        for tab in (editing, history.tab, batches.tab):  # the clock runs where it is looked at
+            _set_clock(tab, batches.clock, runs=tab is batches.tab)
     return page
 
 
@@ -111,15 +112,44 @@ def _code(language: Any, name: str) -> gr.Code:
     )
 
 
-def _history() -> dict[str, Any]:
+@dataclass(frozen=True)
+class _History:
+    """The place of all edits."""
+
+    tab: gr.Tab
+    grid: gr.HTML
+    older: gr.Button
+    cursor: gr.State
+    job: gr.State
+
+    @property
+    def shown(self) -> list[Any]:
+        """What a page of edits changes."""
+        return [self.grid, self.cursor, self.older, self.job]
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The place of jobs."""
+
+    tab: gr.Tab
+    manifest: gr.Textbox
+    most: gr.Number
+    start: gr.Button
+    wrong: gr.HTML
+    jobs: gr.HTML
+    clock: gr.Timer
+
+
+def _history() -> _History:
     with gr.Tab("History", id="history") as tab:
         grid = gr.HTML("", js_on_load=script("choices.js"), elem_id="history")
         older = gr.Button("Older", visible=False, size="sm", elem_id="older")
         cursor, job = gr.State(""), gr.State("")
-    return {"tab": tab, "grid": grid, "older": older, "cursor": cursor, "job": job}
+    return _History(tab, grid, older, cursor, job)
 
 
-def _batches() -> dict[str, Any]:
+def _batches() -> _Batches:
     with gr.Tab("Batch", id="batch") as tab:
         with gr.Row(elem_id="newbatch"):
             manifest = gr.Textbox(
@@ -145,15 +175,7 @@ def _batches() -> dict[str, Any]:
         wrong = gr.HTML("", elem_id="batchstatus")
         jobs = gr.HTML("", js_on_load=script("choices.js"), elem_id="jobs")
         clock = gr.Timer(_JOB_SECONDS, active=False)
-    return {
-        "tab": tab,
-        "manifest": manifest,
-        "most": most,
-        "start": start,
-        "wrong": wrong,
-        "jobs": jobs,
-        "clock": clock,
-    }
+    return _Batches(tab, manifest, most, start, wrong, jobs, clock)
 
 
 def _wire_form(form: Form, results: Results, handlers: Handlers) -> None:
@@ -172,29 +194,25 @@ def _wire_form(form: Form, results: Results, handlers: Handlers) -> None:
 
 
 def _wire_history(
-    history: dict[str, Any], results: Results, form: Form, handlers: Handlers, lists: Lists
+    history: _History, results: Results, form: Form, handlers: Handlers, lists: Lists
 ) -> None:
-    shown = [history["grid"], history["cursor"], history["older"], history["job"]]
-    history["tab"].select(lists.newest, outputs=shown, **_QUIET)
-    history["older"].click(lists.history, [history["cursor"], history["job"]], shown, **_QUIET)
-    history["grid"].select(handlers.open, outputs=results.all, **_QUIET)
+    history.tab.select(lists.newest, outputs=history.shown, **_QUIET)
+    history.older.click(lists.history, [history.cursor, history.job], history.shown, **_QUIET)
+    history.grid.select(handlers.open, outputs=results.all, **_QUIET)
     outputs = [*form.inputs - {form.mask}, form.tabs, results.places, results.status]
     results.again.click(handlers.again, results.current, outputs, **_QUIET)
 
 
-def _wire_batches(
-    batches: dict[str, Any], history: dict[str, Any], results: Results, lists: Lists
-) -> None:
-    jobs = batches["jobs"]
-    batches["tab"].select(lists.jobs, outputs=jobs, **_QUIET)
-    batches["tab"].select(lambda: gr.Timer(active=True), outputs=batches["clock"], **_QUIET)
-    batches["clock"].tick(lists.jobs, outputs=jobs, **_QUIET)
-    batches["start"].click(
-        lists.start_job,
-        [batches["manifest"], batches["most"]],
-        [batches["wrong"], jobs],
-        **_QUIET,
+def _wire_batches(batches: _Batches, history: _History, results: Results, lists: Lists) -> None:
+    jobs, clock = batches.jobs, batches.clock
+    batches.tab.select(lists.jobs, outputs=jobs, **_QUIET)
+    clock.tick(lists.jobs, outputs=jobs, **_QUIET)
+    batches.start.click(
+        lists.start_job, [batches.manifest, batches.most], [batches.wrong, jobs], **_QUIET
     )
     jobs.delete(lists.cancel_job, outputs=jobs, **_QUIET)
-    shown = [history["grid"], history["cursor"], history["older"], history["job"]]
-    jobs.select(lists.of_job, outputs=[*shown, results.places], **_QUIET)
+    jobs.select(lists.of_job, outputs=[*history.shown, results.places], **_QUIET)
+
+
+def _set_clock(tab: gr.Tab, clock: gr.Timer, *, runs: bool) -> None:
+    tab.select(lambda: gr.Timer(active=runs), outputs=clock, **_QUIET)

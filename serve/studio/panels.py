@@ -55,7 +55,8 @@ def nothing_yet() -> str:
 def trouble(error: ApiError | str) -> str:
     """An error in words."""
     text = error.detail if isinstance(error, ApiError) else error
-    return f'<div class="ef-trouble" role="alert"><b>That did not work.</b> {_text(text)}</div>'
+    head = '<div class="ef-said ef-trouble" role="alert"><b>That did not work.</b>'
+    return f"{head} {_text(text)}</div>"
 
 
 def progress_panel(view: EditView, curve: Curve, *, ready: bool = True) -> str:
@@ -80,7 +81,7 @@ def progress_panel(view: EditView, curve: Curve, *, ready: bool = True) -> str:
     stage = "" if step is None else step.stage.rpartition(".")[2].replace("_", " ")
     title = _text(stage or _STATES[view.state])
     return (
-        f'<section class="ef-progress" data-state="{view.state}">'
+        f'<section class="ef-said ef-progress" data-state="{view.state}">'
         f'<p class="ef-stagename" role="status">{title}</p>{bar}'
         f'<p class="ef-numbers">{_text(words)}</p>{_curve(curve)}</section>'
     )
@@ -135,7 +136,7 @@ def viewer(view: EditView, *, kept: bool = False) -> str:
 def ended_without(view: EditView) -> str:
     """Why there is no result."""
     if view.state == "cancelled":
-        return '<div class="ef-note" role="status"><b>Cancelled.</b> Nothing was changed.</div>'
+        return '<div class="ef-said ef-note" role="status"><b>Cancelled.</b></div>'
     return trouble(view.error.detail if view.error else "the edit failed")
 
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import gradio as gr
 import httpx2
@@ -86,6 +87,7 @@ class _StudioGuard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
+            scope = _with_whole_path(scope)
             response = self._refusal(scope)
             await (response or self._app)(scope, receive, _signed(send))
         else:  # Gradio needs no other protocol
@@ -103,6 +105,13 @@ class _StudioGuard:
         if "text/html" in request.headers.get("accept", ""):
             return RedirectResponse(f"{ROOT}/login", 303)
         return Response("sign in first", 401)
+
+
+def _with_whole_path(scope: Scope) -> Scope:
+    """Serve splits the address at its route prefix; our routes have it in them."""
+    path, prefix = scope["path"], scope.get("root_path", "")
+    whole = path if path.startswith(ROOT) else prefix + path
+    return {**scope, "path": whole, "raw_path": quote(whole).encode(), "root_path": ""}
 
 
 def _signed(send: Send) -> Send:

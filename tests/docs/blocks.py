@@ -117,7 +117,7 @@ def parse(line: str, *, whole: bool) -> None:
         context = typer.Context(command, info_name=name, parent=context)
     try:
         command.make_context(context.info_name, list(arguments), parent=context.parent)
-    except errors.MissingParameter:
+    except (errors.BadParameter, errors.BadOptionUsage):  # what a placeholder stands for
         if whole:
             raise
     except typer.Exit:

@@ -1,7 +1,11 @@
 """Every `editfarm …` that a page shows is one that the program takes."""
 
-import pytest
+import shlex
 
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app
 from tests.docs.blocks import PAGES, ROOT, block_commands, errors, inline_commands, parse
 
 
@@ -18,6 +22,28 @@ def test_commands_parse(page):
         except Exception as error:  # noqa: BLE001 - whatever the program says of it
             wrong.append(f"{command.line}: {getattr(error, 'message', None) or error!r}")
     assert not wrong, "\n".join(wrong)
+
+
+CHEAP = ("methods", "cluster", "models list", "edit --image examples", "edit-many")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        command.line
+        for command in block_commands()
+        if command.page == ROOT / "README.md"
+        and command.line.removeprefix("editfarm ").startswith(CHEAP)
+    ],
+)
+def test_commands_of_the_readme_run(line, tmp_path, monkeypatch):
+    """What costs nothing is run as it stands; an edit is checked as a whole and not computed."""
+    words = shlex.split(line)[1:] + (["--dry-run"] if line.split()[1].startswith("edit") else [])
+    monkeypatch.chdir(ROOT)
+    words = [str(tmp_path / word) if word.startswith("out/") else word for word in words]
+    ran = CliRunner().invoke(app, words, prog_name="editfarm")
+    assert ran.exit_code == 0, ran.output
+    assert ran.output
 
 
 def test_there_are_commands_to_look_at():

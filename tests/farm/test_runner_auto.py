@@ -81,10 +81,16 @@ def told_of(store, result):
     return json.loads(load_output(store, result, RESULT))
 
 
-def test_the_best_of_the_trials_does_the_edit_and_the_others_are_said(models, host, store):
-    reports = []
-    edit = asked(models, settings=SETTINGS)
-    result = run_edit(edit, store, host, report=reports.append)
+@pytest.fixture(scope="module")
+def chosen(models, host, tmp_path_factory):
+    """A choice among two methods: the store, the result, what was reported."""
+    store, reports = open_store(str(tmp_path_factory.mktemp("chosen"))), []
+    result = run_edit(asked(models, settings=SETTINGS), store, host, report=reports.append)
+    return store, result, reports
+
+
+def test_the_best_of_the_trials_does_the_edit_and_the_others_are_said(models, chosen):
+    store, result, reports = chosen
     told = told_of(store, result)
     assert set(told["tried"]) == set(SETTINGS)
     best = max(told["tried"], key=lambda name: told["tried"][name]["score"])
@@ -110,8 +116,8 @@ def test_the_best_of_the_trials_does_the_edit_and_the_others_are_said(models, ho
     assert spent >= sum(tried["accelerator_seconds"] for tried in told["tried"].values())
 
 
-def test_what_was_tried_is_reused(models, host, store):
-    auto = run_edit(asked(models, settings=SETTINGS), store, host)
+def test_what_was_tried_is_reused(models, host, chosen):
+    store, auto, _ = chosen
     regions = run_edit(asked(models, "learnable_regions", **REGIONS), store, host)
     # its own edit, or the trial: the table of losses was there
     assert "table" not in regions.provenance.stages_made or regions.reused
@@ -122,7 +128,8 @@ def test_what_was_tried_is_reused(models, host, store):
     assert run_edit(asked(models, settings=SETTINGS), store, host).reused
 
 
-def test_weights_decide(models, host, store):
+def test_weights_decide(models, host, chosen):
+    store, *_ = chosen
     edits = [
         run_edit(asked(models, settings=SETTINGS, effort="full", **weights), store, host)
         for weights in (

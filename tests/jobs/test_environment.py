@@ -22,9 +22,10 @@ def needed(extra: str) -> list[Requirement]:
     """What an extra brings, with the other extras that it names."""
     found = []
     for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
-        own = requirement.name == PROJECT["name"]
-        inner = [one for name in sorted(requirement.extras) for one in needed(name)]
-        found += inner if own else [requirement]
+        if requirement.name == PROJECT["name"]:
+            found += [one for name in sorted(requirement.extras) for one in needed(name)]
+        else:
+            found.append(requirement)
     return found
 
 

@@ -198,7 +198,7 @@ def test_the_choice_is_measured_as_what_it_chose_beside_single_methods(evaluate,
         "--types=colour",
         "--method=style_diffusion",
         *DIFFUSION,
-        f"--arm=auto:method=auto,settings={json.dumps(settings)}",
+        f"--arm=auto:method=auto,methods={json.dumps([*settings])},settings={json.dumps(settings)}",
         f"--pictures={tmp_path / 'pictures'}",
         f"--figure={tmp_path / 'figure.svg'}",
     )

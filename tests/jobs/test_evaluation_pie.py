@@ -100,7 +100,8 @@ def test_every_arm_has_its_columns_by_category_and_what_lies_between(run):
     default = record["arms"]["default"]
     assert list(default["categories"]) == ["1", "6", "7", "all"]
     assert [edit["category"] for edit in default["edits"]] == ["6", "1", "7"]
-    assert all(CATEGORIES[key] in output for key in ("1", "6", "7"))
+    for key in ("1", "6", "7"):
+        assert CATEGORIES[key].split()[-1] in output
     columns = set(default["figures"])
     assert {"psnr_unedited", "clip_whole[scenes-clip]", "accelerator_seconds"} <= columns
     for name in ("psnr_unedited", "clip_edited[scenes-clip]"):

@@ -34,11 +34,9 @@ def live_server(settings, make_farm) -> Iterator[str]:
 @contextlib.contextmanager
 def in_thread(run) -> Iterator[None]:
     """A server in a thread of its own; `run` is given where to put it, and ends with it."""
-    loop = asyncio.new_event_loop()
     servers: list[uvicorn.Server] = []
-    thread = threading.Thread(
-        target=lambda: loop.run_until_complete(run(servers.append)), daemon=True
-    )
+    # a runner, as it ends the tasks that a server leaves behind
+    thread = threading.Thread(target=lambda: asyncio.run(run(servers.append)), daemon=True)
     thread.start()
     try:
         wait_until(lambda: not thread.is_alive() or (servers and servers[0].started))
@@ -48,4 +46,3 @@ def in_thread(run) -> Iterator[None]:
         for server in servers:
             server.should_exit = True
         thread.join(30)
-        loop.close()

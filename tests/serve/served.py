@@ -13,6 +13,8 @@ from ray.serve._private import api as serve_api
 
 from serve.deployment import build
 from serve.settings import Settings
+from serve.studio.deployment import StudioSettings, build_studio
+from serve.studio.panels import ROOT
 from tests.rays import own_ray
 
 T = TypeVar("T")
@@ -27,13 +29,17 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(settings: Settings, *, num_cpus: int = 4) -> Iterator[httpx2.Client]:
+def served(
+    settings: Settings, *, num_cpus: int = 4, studio: StudioSettings | None = None
+) -> Iterator[httpx2.Client]:
     """A client of the application, which is ready; nothing of it is left afterwards."""
     port = free_port()
     with own_ray(num_cpus=num_cpus):
         ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
         try:
             ray_serve.run(build(settings), name="editfarm", route_prefix="/")
+            if studio is not None:
+                ray_serve.run(build_studio(studio), name="studio", route_prefix=ROOT)
             with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
                 wait_until(lambda: client.get("/readyz").status_code == 200)
                 yield client

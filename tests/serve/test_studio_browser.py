@@ -3,28 +3,37 @@
 import io
 import json
 import shutil
+from typing import Any
 
 import httpx2
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import expect, sync_playwright
 
+from farm.backbones.networks import load_networks
 from farm.errors import EditFailedError
 from farm.images import decode_image
+from farm.zoo.model_sets import open_model_set
 from serve.inline import InlineFarm
 from serve.keys import KeyFile, add_key, write_keys
 from serve.settings import Settings
+from serve.studio.samples import samples
 from tests.serve.conftest import picture, store_of
 from tests.serve.studio_live import live_studio
 
+from farm.backbones.host import OperationHost  # isort: skip
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-PATIENCE = 60_000
+BALL = picture(1, 48, 64)
+PATIENCE = 120_000
 """Milliseconds: the machine may be busy."""
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
+    # of Gradio's own figures; as an error it would end its queue's work
+    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
 ]
 
 
@@ -50,7 +59,8 @@ def served(tiny_set, host, tmp_path_factory):
     folder = tmp_path_factory.mktemp("studio")
     (folder / "photos").mkdir()
     (folder / "photos" / "ball.png").write_bytes(picture(5))
-    line = {"image": "ball.png", "source_prompt": "a red ball", "parameters": {"num_steps": 2}}
+    line: dict[str, Any] = {"image": "ball.png", "source_prompt": "a red ball"}
+    line["parameters"] = {"num_steps": 2, "inner_steps": 1}
     lines = [{**line, "target_prompt": f"a {colour} ball"} for colour in ("blue", "green")]
     text = "\n".join(json.dumps(line) for line in [*lines, {"image": "no.png"}])
     (folder / "photos" / "edits.jsonl").write_text(text)
@@ -89,7 +99,10 @@ class opened:  # noqa: N801 - used as a function
 
     def __exit__(self, *exc):
         self._context.close()
-        assert exc[0] is not None or not self._wrong, self._wrong
+        if exc[1] is not None:
+            exc[1].add_note(f"the page said: {self._wrong}")
+        else:
+            assert not self._wrong, self._wrong
 
     def _look(self, request):
         home = httpx2.URL(self._url).host
@@ -97,14 +110,17 @@ class opened:  # noqa: N801 - used as a function
             self._wrong.append(request.url)
 
 
-def fill(page, *, source="a red ball", target="a blue ball", steps="3", training="2", file=None):
+def fill(page, *, source="a red ball", target="a blue ball", steps="2", training="1"):
     """A form that is ready to be sent, with a picture from a file."""
-    data = picture(1, 48, 64) if file is None else file
-    upload = {"name": "ball.png", "mimeType": "image/png", "buffer": data}
+    upload = {"name": "ball.png", "mimeType": "image/png", "buffer": BALL}
+    clear = page.get_by_label("Remove Image")
+    if clear.is_visible():
+        clear.click()
     page.locator("#picture input[type=file]").first.set_input_files(upload)
     expect(page.locator("#picture img")).to_be_visible()
     page.locator("#source textarea").fill(source)
     page.locator("#target textarea").fill(target)
+    page.locator("#word textarea, #word input").fill("")
     page.get_by_label("Drawing steps").first.fill(steps)
     page.get_by_label("Training steps").fill(training)
 
@@ -115,12 +131,8 @@ def finished(page):
     return page.locator("#result .ef-after").get_attribute("src")
 
 
-def pixels(png):
-    return torch.tensor(list(Image.open(io.BytesIO(png)).convert("RGB").tobytes()))
-
-
 def test_upload_progress_and_the_slider_shows_the_edited_picture(page, served):
-    fill(page, steps="12", training="20")
+    fill(page, steps="4", training="6")
     page.locator("button#edit").click()
     expect(page.locator(".ef-progress .ef-numbers")).to_contain_text("step")
     expect(page.locator(".ef-curve polyline")).to_be_attached()
@@ -131,45 +143,24 @@ def test_upload_progress_and_the_slider_shows_the_edited_picture(page, served):
     root = httpx2.URL(served).join("/")
     edited = httpx2.get(root.join(address)).content
     before = httpx2.get(root.join(page.locator("#result .ef-before").get_attribute("src"))).content
-    assert before == picture(1, 48, 64)  # as it was handed in
-    stage, wipe = page.locator("#result .ef-stage"), page.locator("#result .ef-wipe")
+    assert before == BALL  # as it was handed in
     page.wait_for_function("document.querySelector('#result .ef-after').naturalWidth === 64")
-    for value, expected in (("0", edited), ("100", before)):
-        wipe.fill(value)
-        wipe.blur()
-        seen = Image.open(io.BytesIO(stage.screenshot())).convert("RGB")
-        inner = seen.crop(
-            (seen.width // 4, seen.height // 4, 3 * seen.width // 4, 3 * seen.height // 4)
-        )
-        others = {}
-        for name, png in (("edited", edited), ("before", before)):
-            drawn = Image.open(io.BytesIO(png)).convert("RGB")
-            drawn = drawn.resize(seen.size, Image.Resampling.BILINEAR).crop(
-                (seen.width // 4, seen.height // 4, 3 * seen.width // 4, 3 * seen.height // 4)
-            )
-            gap = pixels(png_of(inner)).float() - pixels(png_of(drawn)).float()
-            others[name] = float(gap.abs().mean())
-        near, far = ("edited", "before") if expected is edited else ("before", "edited")
-        # enlarged by two different programs: the border of a pixel is drawn a little differently
-        assert others[near] < 12 < others[far], others
-
-
-def png_of(image):
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
-
-
-def test_the_slider_and_the_overlays_work_with_the_keyboard(page):
-    fill(page)
-    page.locator("button#edit").click()
-    finished(page)
-    wipe = page.locator("#result .ef-wipe")
+    wipe, cut = (
+        page.locator("#result .ef-wipe"),
+        "getComputedStyle(stage).getPropertyValue('--cut')",
+    )
     wipe.focus()
     page.keyboard.press("Home")
-    page.keyboard.press("ArrowRight")
-    cut = "getComputedStyle(document.querySelector('#result .ef-stage')).getPropertyValue('--cut')"
-    assert page.evaluate(cut) == "1%"
+    page.wait_for_function(
+        f"(stage => {cut} === '0%')(document.querySelector('#result .ef-stage'))"
+    )
+    assert distance(page, edited) < 12 < distance(page, before)
+    page.keyboard.press("End")
+    page.wait_for_function(
+        f"(stage => {cut} === '100%')(document.querySelector('#result .ef-stage'))"
+    )
+    assert distance(page, before) < 12 < distance(page, edited)
+
     tint = page.locator("#result .ef-tint").first
     expect(tint).to_be_hidden()
     page.locator("#result .ef-show").first.focus()
@@ -177,53 +168,58 @@ def test_the_slider_and_the_overlays_work_with_the_keyboard(page):
     expect(tint).to_be_visible()
 
 
+def distance(page, png):
+    """How far what is seen in the middle of the stage is from a picture, of 255.
+
+    Both are enlarged, by two programs that draw the border between pixels a little differently.
+    """
+    seen = Image.open(io.BytesIO(page.locator("#result .ef-stage").screenshot())).convert("RGB")
+    drawn = Image.open(io.BytesIO(png)).convert("RGB").resize(seen.size, Image.Resampling.BILINEAR)
+    box = (seen.width // 5, seen.height // 5, 2 * seen.width // 5, 3 * seen.height // 5)
+    gap = ImageChops.difference(seen.crop(box), drawn.crop(box))
+    return sum(ImageStat.Stat(gap).mean) / 3
+
+
 def test_cancel_ends_an_edit(page):
     fill(page, target="a green ball", steps="200", training="400")
     page.locator("button#edit").click()
     expect(page.locator(".ef-progress .ef-numbers")).to_contain_text("step")
     page.locator("button#cancel").click()
+    expect(page.locator("#status .ef-note")).to_be_visible()
     expect(page.locator("#status .ef-note")).to_contain_text("Cancelled")
     expect(page.locator("button#edit")).to_be_enabled()
 
 
-def test_errors_are_shown_in_words(page):
+def test_errors_are_shown_in_words_that_stay_words(page):
     page.locator("button#edit").click()
     wrong = page.locator("#status [role=alert]")
+    expect(wrong).to_be_visible()
     expect(wrong).to_contain_text("There is no picture yet")
-    fill(page, target="a red ball")
+    evil = "a <img src=x onerror=alert(1)> {{value}} ${1+1} ball"
+    fill(page, source=evil, target=evil)
     page.locator("button#edit").click()
-    expect(wrong).to_contain_text("nothing to edit")  # the API's own words
-    page.locator("#target textarea").fill("a blue ball")
-    page.get_by_label("Drawing steps").first.fill("many")
+    expect(wrong).to_contain_text("nothing to edit")  # the API's own words, with ours in them
+    expect(wrong).to_contain_text(evil)
+    assert page.locator("#status img").count() == 0
+    fill(page, steps="many")
     page.locator("button#edit").click()
     expect(wrong).to_contain_text("'many' is not a whole number from 1 to 200")
     fill(page, target="a red dog")
     page.locator("button#edit").click()
     expect(wrong).to_contain_text("the edit failed; another seed or other parameters may do")
     expect(page.locator("body")).not_to_contain_text("/secret/path")
-
-
-def test_a_file_that_is_no_picture_is_refused_in_words(page):
-    fill(page)
+    page.get_by_label("Remove Image").click()
     upload = {"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"}
-    page.get_by_label("Remove Image", exact=False).or_(page.get_by_label("Clear")).first.click()
     page.locator("#picture input[type=file]").first.set_input_files(upload)
     expect(page.locator("#picture img")).to_be_attached()
     page.locator("button#edit").click()
-    expect(page.locator("#status [role=alert]")).to_contain_text("PNG, JPEG")
+    expect(wrong).to_contain_text("PNG, JPEG")
 
 
-def test_words_from_outside_are_only_words(page):
-    evil = "a <img src=x onerror=alert(1)> {{value}} ${1+1} ball"
-    fill(page, target=evil)
-    page.locator("button#edit").click()
-    finished(page)
-    expect(page.locator("#result figcaption b")).to_have_text(evil)
-    assert page.locator("#result img").count() == 2
-
-
-def test_a_painted_mask_keeps_the_rest(page, served):
-    fill(page, target="a yellow ball")
+def test_a_painted_mask_keeps_the_rest_and_history_shows_it_again(page, served):
+    target = "a ${1} ball"  # no more than eight tokens fit into the tiny networks
+    fill(page, target=target)
+    page.locator("#seed input, #seed textarea").fill("17")
     page.get_by_text("Paint where it may change").click()
     canvas = page.locator("#painter canvas")
     page.wait_for_function("document.querySelector('#painter canvas').width === 64")
@@ -234,38 +230,30 @@ def test_a_painted_mask_keeps_the_rest(page, served):
     expect(page.locator(".ef-painted")).to_contain_text("% painted")
     page.locator("button#edit").click()
     address = finished(page)
+    expect(page.locator("#result figcaption b")).to_have_text(target)
     assert address.endswith("/kept.png")
     root = httpx2.URL(served).join("/")
     kept = decode_image(httpx2.get(root.join(address)).content).image
     whole = decode_image(httpx2.get(root.join(address.replace("kept", "edited"))).content).image
-    original = decode_image(picture(1, 48, 64)).image
+    original = decode_image(BALL).image
     assert torch.equal(kept[:, :, 40:], original[:, :, 40:])  # the brush was left of the middle
-    changed = (kept - original).abs().amax(0) > 0
-    assert 0 < int(changed.sum()) < 48 * 24
-    assert torch.equal(kept[:, changed], whole[:, changed])
+    as_edited = (kept == whole).all(0) & (whole != original).any(0)
+    assert 0 < int(as_edited.sum()) < 48 * 24
 
-
-def test_history_shows_an_edit_again_and_fills_the_form(page):
-    page.locator("#samples button").nth(2).click()
-    expect(page.locator("#source textarea")).not_to_have_value("")
-    fill(page, source="a white cat", target="a black cat")
-    page.locator("#seed input, #seed textarea").fill("17")
-    page.locator("button#edit").click()
-    finished(page)
     page.reload()
     expect(page.locator("#samples button")).to_have_count(8)
     page.get_by_role("tab", name="History").click()
     card = page.locator("#history .ef-card").first
-    expect(card).to_contain_text("a black cat")
+    expect(card).to_contain_text(target)
     card.focus()
     page.keyboard.press("Enter")
     finished(page)
     page.get_by_text("Copy as command, curl or Python").click()
     expect(page.locator("#curl")).to_contain_text("seed=17")
     page.locator("button#again").click()
-    expect(page.locator("#target textarea")).to_have_value("a black cat")
+    expect(page.locator("#target textarea")).to_have_value(target)
     expect(page.locator("#seed input, #seed textarea")).to_have_value("17")
-    expect(page.get_by_label("Training steps")).to_have_value("2")
+    expect(page.get_by_label("Training steps")).to_have_value("1")
 
 
 def test_a_batch_shows_its_progress(page):
@@ -330,3 +318,23 @@ def test_with_keys_the_page_asks_for_one(browser, tiny_set, host, tmp_path):
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_label("API key")).to_be_visible()
         page.close()
+
+
+def test_a_sample_scene_is_edited_by_the_scenes_networks(browser, tmp_path):
+    models = open_model_set("scenes")
+    host = OperationHost(load_networks(models.folder, models.spec, "cpu"))
+    settings = Settings(store=str(tmp_path / "store"))
+    with (
+        live_studio(settings, lambda: InlineFarm(host, store_of(settings))) as url,
+        opened(browser, url, 1400) as page,
+    ):
+        page.locator("#samples button").first.click()
+        expect(page.locator("#source textarea")).not_to_have_value("")
+        page.get_by_label("Drawing steps").first.fill("4")
+        page.get_by_label("Training steps").fill("1")
+        page.locator("button#edit").click()
+        address = httpx2.URL(url).join(finished(page))
+        original = decode_image(samples()[0].picture).image
+        edited = decode_image(httpx2.get(address).content).image
+        assert edited.shape == original.shape
+        assert (edited - original).abs().max() > 0.1

@@ -18,7 +18,10 @@ from farm.errors import ModelSetError
 AnyTensor = Shaped[Tensor, "..."]
 
 _INDEX = "*.safetensors.index.json"
-_NESTS = (("vae",), ("trainer", "gpt_fsdp"), ("gpt_fsdp",))
+_NESTS = (
+    *(("vae",), ("trainer", "gpt_fsdp"), ("gpt_fsdp",)),
+    *(("teacher",), ("state_dict",), ("model",)),
+)
 """Where training checkpoints keep the weights."""
 
 

@@ -85,6 +85,8 @@ class EditingConfig(_Config):
     """Which occurrence of the target word; None: the first."""
     threshold: Share = 0.5
     """Where a map becomes a mask: share of the way from its minimum to its maximum."""
+    large_threshold: Share | None = None
+    """The same for an automatic region that is large, a background say (D13); None: no other."""
     grow: Annotated[float, Field(ge=0, le=4)] = 0.0
     """Latent cells by which an automatic region that is not large grows on all sides (D13)."""
     kernel: Literal["released", "paper"] = "released"
@@ -161,6 +163,7 @@ def reference_switches(config: EditInfinityConfig) -> EditInfinityConfig:
                 update={
                     "kernel": "released",
                     "grow": 0.0,
+                    "large_threshold": None,
                     "plotted_mask": True,
                     "paste_back": False,
                 }
@@ -210,7 +213,9 @@ def scenes() -> EditInfinityConfig:
     return EditInfinityConfig(
         prompt=PromptConfig(optimiser=optimiser),
         lora=LoraConfig(optimiser=optimiser, lora_dropout=0.0),
-        editing=EditingConfig(guidance=3.0, tau=0.5, grow=1.0, paste_back=True),
+        editing=EditingConfig(
+            guidance=3.0, tau=0.5, large_threshold=0.7, grow=1.0, paste_back=True
+        ),
     )
 
 

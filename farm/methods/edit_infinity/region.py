@@ -115,6 +115,8 @@ def from_attention(
         EditFailedError: the map is the same everywhere, so that it singles nothing out.
     """
     inside = above_threshold(score, config.threshold)
+    if config.large_threshold is not None and is_large(inside):
+        inside = above_threshold(score, config.large_threshold)
     if not inside.any():
         raise EditFailedError(
             "the target word's attention is the same everywhere and shows no region: name another "

@@ -67,8 +67,11 @@ def test_a_special_concept_is_stricter_on_the_others():
 
 
 def test_pixels_are_those_of_the_library_s_processor():
-    """PIL rounds to bytes after each of its two passes: two of 255 steps over the least std."""
-    values = (pictures(1)[0] * 255).round()
+    """PIL rounds to bytes after each of its two passes: two of 255 steps over the least std.
+
+    Grey enough that no pass overshoots what a byte holds, where PIL cuts twice.
+    """
+    values = (64 + pictures(1)[0] * 128).round()
     wide = torch.nn.functional.interpolate(values[None], (40, 64), mode="nearest")[0]
     image = Image.fromarray(wide.permute(1, 2, 0).byte().numpy())
     processor = CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size=SIZE)
@@ -110,5 +113,5 @@ def test_flagged_pictures_become_black_and_the_verdict_says_which(threshold, fla
 
 def test_a_set_without_a_checker_asks_nobody():
     outputs = Outputs(edited=pictures(1)[0], pictures={}, figures={})
-    spec = tiny_spec()
-    assert shown_to_checker(outputs, None, spec) == (outputs, None)
+    nobody = OperationHost(tiny_networks(), operations={})
+    assert shown_to_checker(outputs, nobody, tiny_spec()) == (outputs, None)

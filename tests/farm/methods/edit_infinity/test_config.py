@@ -51,6 +51,7 @@ def test_every_parameter_reaches_the_configuration():
         "cfg_insertion": -2,
         "threshold": 0.3,
         "grow": 0.25,
+        "large_threshold": 0.35,
         "tau": 0.7,
         "top_p": 0.8,
         "lora_dropout": 0.3,

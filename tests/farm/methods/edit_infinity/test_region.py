@@ -106,6 +106,18 @@ def test_a_region_grows_by_cells_unless_it_is_large():
     assert torch.equal(kept.inside, large > 0)
 
 
+def test_a_large_region_has_a_threshold_of_its_own():
+    """Three levels: above the middle it is large, so the higher threshold counts."""
+    small = own_schedule(((1, 1), (8, 8)), cell=1, stride=8)
+    score = torch.zeros(64, 64)
+    score[:, :48], score[:, :24] = 0.6, 1.0
+    config = EditingConfig(large_threshold=0.7)
+    assert torch.equal(from_attention(score, small, config).inside, score > 0.7)
+    little = torch.zeros(64, 64)
+    little[:16, :16], little[0, 0] = 0.6, 1.0
+    assert torch.equal(from_attention(little, small, config).inside, little > 0.5)
+
+
 def test_a_peak_of_a_single_value_is_the_cell_around_it():
     small = own_schedule(((1, 1), (8, 8)), cell=1, stride=8)
     score = torch.zeros(64, 64)
