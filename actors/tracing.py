@@ -9,7 +9,7 @@ trace. Nothing in a span tells what a picture or a prompt is.
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 
@@ -58,7 +58,7 @@ def _provider() -> TracerProvider | None:
 @contextmanager
 def span(
     name: str, parent: str = "", *, server: bool = False, **attributes: Attribute
-) -> Iterator[str]:
+) -> Generator[str]:
     """A span for the time of a `with`; an exception marks it as failed.
 
     Args:

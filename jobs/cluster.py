@@ -72,6 +72,8 @@ def render_command(
                 write_file(file, text.encode())
     for path in differing:
         say(f"{'differs' if check else 'written'}: {to / path}")
+    if not differing:
+        say("all files are as the tables say")
     if check and differing:
         raise typer.Exit(1)
 

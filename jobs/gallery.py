@@ -63,7 +63,7 @@ def draw_edit(text: str, tenant: str) -> Image.Image:
     made = result.provenance
     edited = Image.open(io.BytesIO(load_output(store, result, "edited.png")))
     target = str(edited.info.get(_TEXT, ""))
-    pictures = {
+    pictures: dict[str, Image.Image] = {
         "before": Image.open(io.BytesIO(store.get(input_key(tenant, made.image_digest)))),
         "after": edited,
     }

@@ -183,5 +183,6 @@ def _error_of(code: str, text: str, otherwise: type[FarmError]) -> FarmError:
     """The farm's own error of this code (`unknown_word` → `UnknownWordError`), if it is one."""
     name = "".join(word.title() for word in code.split("_")) + "Error"
     found = getattr(farm.errors, name, None)
-    is_ours = isinstance(found, type) and issubclass(found, FarmError)
-    return (found if is_ours else otherwise)(text)
+    if isinstance(found, type) and issubclass(found, FarmError):
+        return found(text)
+    return otherwise(text)

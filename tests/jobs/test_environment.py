@@ -38,7 +38,7 @@ def pins() -> dict[str, Version]:
     return {canonicalize_name(name): Version(version) for name, version in pairs}
 
 
-@pytest.mark.parametrize("requirement", NEEDED, ids=lambda r: r.name)
+@pytest.mark.parametrize("requirement", dict.fromkeys(NEEDED), ids=str)
 def test_every_requirement_is_pinned_within_its_range(requirement):
     assert pins()[canonicalize_name(requirement.name)] in requirement.specifier
 
