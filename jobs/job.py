@@ -1,7 +1,5 @@
 """A whole job: both passes over a manifest, and what is left in the store and shown afterwards."""
 
-import shlex
-import sys
 import tempfile
 import time
 import uuid
@@ -18,6 +16,7 @@ from farm.runner.retention import check_quota
 from farm.storage.patient import PatientStore
 from farm.storage.store import check_writable
 from jobs.batch import Batch, Messages, OpenRunner, Survey, run_missing, survey
+from jobs.called import command_line
 from jobs.dispatch import Dispatcher, Flight, Limits
 from jobs.history import empty_history, load_history
 from jobs.live import LiveView
@@ -252,7 +251,7 @@ def _register(files: JobFiles, options: JobOptions, started: datetime, view: Job
                 )
     submitted = f"{started:%Y-%m-%d %H:%M:%S} UTC"
     record = JobRecord(
-        submission=dict(options.submission), command=_command_line(), submitted=submitted
+        submission=dict(options.submission), command=command_line(), submitted=submitted
     )
     files.write(JOB, record)
     files.write(CONTROL, JobControl())
@@ -272,7 +271,7 @@ def _summary(
 ) -> JobSummary:
     return JobSummary(
         job=batch.job,
-        command=_command_line(),
+        command=command_line(),
         manifest=batch.name,
         model_set=batch.model_set.name,
         weights=batch.model_set.digests,
@@ -282,12 +281,6 @@ def _summary(
         totals=totals.as_dict(),
         backbones=backbones,
     )
-
-
-def _command_line() -> str:
-    program = Path(sys.argv[0])
-    called = ["python", "-m", f"jobs.{program.stem}"] if program.suffix == ".py" else [program.name]
-    return shlex.join([*called, *sys.argv[1:]])
 
 
 def _last_line(totals: Totals, seconds: float) -> str:

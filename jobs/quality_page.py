@@ -158,8 +158,11 @@ def _draw_figures(records: Sequence[Record], target: Path) -> list[str]:
     for record in records:
         if record.is_pie or len(record.arms) < 2 or "method" not in record.provenance:
             continue
+        points = scenes_run.points(record.data)
+        if all(point.seconds <= 0 for point in points):
+            continue  # found in a store that tells no costs: nothing to draw
         name = f"quality-{record.name}.svg"
-        write_file(target / name, draw_tradeoff(scenes_run.points(record.data)).encode())
+        write_file(target / name, draw_tradeoff(points).encode())
         found.append(name)
     return found
 

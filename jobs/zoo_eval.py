@@ -6,8 +6,6 @@ editfarm zoo eval --json out/zoo/eval.json
 import json
 import os
 import platform
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -25,6 +23,7 @@ from farm.zoo.measures.catalogue import Measure, check_lines, find_measures
 from farm.zoo.measures.unrounded import write_unrounded
 from farm.zoo.model_sets import file_digest
 from farm.zoo.weights import SCENES_FOLDER
+from jobs.called import command_line
 from jobs.console import print_table, say, write_file
 
 
@@ -52,7 +51,7 @@ def evaluate(
     if unrounded is not None:
         record["unrounded"] = _measure_unrounded(chosen, bench, unrounded)
     record["provenance"] = {
-        "command": shlex.join(["editfarm", *sys.argv[1:]]),
+        "command": command_line(),
         "seed": seed,
         "cases": cases,
         "weights": _digests(networks),

@@ -3,8 +3,6 @@
 import math
 import os
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -16,6 +14,7 @@ from farm.results import EditResult
 from farm.runner import PreparedEdit, versions
 from farm.zoo.model_sets import ModelSet
 from jobs.batch import EditRunner, Messages
+from jobs.called import command_line
 from jobs.console import say
 from jobs.evaluation.arms import Arm
 from jobs.evaluation.baselines import BaselineEdit, Drawn, draw_all
@@ -120,7 +119,7 @@ def provenance_of(models: ModelSet, outcomes: Outcomes, *, seed: int) -> dict[st
     """Command, seed, versions, weights, machine and processes of a run."""
     done = [o.provenance for o in outcomes.values() if isinstance(o, EditResult)]
     return {
-        "command": shlex.join(["editfarm", *sys.argv[1:]]),
+        "command": command_line(),
         "seed": seed,
         "model_set": models.name,
         "weights": models.digests,
