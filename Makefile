@@ -23,7 +23,7 @@ demo: $(STAMP) ## edit the held-out scenes of examples/demo, with a report under
 
 # a process each, so that the actors' Ray is gone before the jobs start theirs
 test: $(STAMP) ## everything that runs on a fresh machine, at most 20 minutes
-	$(BIN)/python -m pytest -m "not gpu and not weights" tests/farm tests/parity
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu and not weights" tests/farm tests/parity
 	$(BIN)/python -m pytest -m "not gpu and not weights" tests/actors
 	$(BIN)/python -m pytest -m "not gpu and not weights" tests/jobs
 	$(BIN)/python -m pytest -m "not gpu and not weights and not chaos" tests/serve

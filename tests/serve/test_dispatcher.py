@@ -73,10 +73,15 @@ async def test_two_dispatchers_at_once_commit_each_edit_once(settings, host):
         store = one.services.ledger.store
         commits = [k for k in store.list("tenants/default/edits/") if k.endswith("COMMIT.json")]
         assert len(commits) == 4
-        attempts = {
-            k.rpartition("/")[0] for k in store.list("tenants/default/edits/") if "attempts" in k
-        }
-        assert len(attempts) == 4  # who lost took its files away
+
+        def attempts():
+            keys = store.list("tenants/default/edits/")
+            return {key.rpartition("/")[0] for key in keys if "attempts" in key}
+
+        async with asyncio.timeout(30):  # the edit has ended when the winner has committed
+            while len(attempts()) > 4:
+                await asyncio.sleep(0.02)
+        assert len(attempts()) == 4  # who lost took its files away
 
 
 async def test_a_lost_backbone_delays_an_edit_and_no_more(settings, host):

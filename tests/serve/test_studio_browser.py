@@ -218,7 +218,7 @@ def test_errors_are_shown_in_words_that_stay_words(page):
 
 def test_a_painted_mask_keeps_the_rest_and_history_shows_it_again(page, served):
     target = "a black ball"
-    fill(page, target=target)
+    fill(page, target=target, steps="4", training="6")
     page.locator("#seed input, #seed textarea").fill("17")
     page.get_by_text("Paint where it may change").click()
     canvas = page.locator("#painter canvas")
@@ -253,7 +253,7 @@ def test_a_painted_mask_keeps_the_rest_and_history_shows_it_again(page, served):
     page.locator("button#again").click()
     expect(page.locator("#target textarea")).to_have_value(target)
     expect(page.locator("#seed input, #seed textarea")).to_have_value("17")
-    expect(page.get_by_label("Training steps")).to_have_value("1")
+    expect(page.get_by_label("Training steps")).to_have_value("6")
 
 
 def test_a_batch_shows_its_progress(page):
