@@ -9,7 +9,7 @@ from serve.studio.deployment import StudioSettings
 from tests.serve.conftest import PICTURE, WORDS
 from tests.serve.served import served
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.chaos, pytest.mark.timeout(600)]  # slow: `make chaos`
 
 
 def test_the_page_and_its_files_come_through_serves_proxy(tiny_set, tmp_path):
