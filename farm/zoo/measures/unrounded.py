@@ -12,7 +12,14 @@ from torch import Tensor
 from farm.errors import ModelSetError
 
 _AVERAGE = "average."
-_INSIDE = {"vae": "autoencoder.", "dino": "teacher.", "caption_vit": "vit."}
+_INSIDE = {
+    "vae": "autoencoder.",
+    "dino": "teacher.",
+    "caption_vit": "vit.",
+    "bsq_vae": "vae.",
+    "t5": "encoder.",
+    "infinity": "infinity.",
+}
 """Where the exported network lies inside the module that was trained."""
 
 
@@ -34,12 +41,14 @@ def write_unrounded(networks: Path, states: Path, folder: Path) -> list[str]:
     replaced: list[str] = []
     for state in sorted(states.glob("*.training.safetensors")):
         part = state.name.removesuffix(".training.safetensors")
-        files = list((folder / part).glob("*.safetensors"))
+        files = sorted((folder / part).glob("*.safetensors"))
         if not files:
             continue
-        (path,) = files
-        save_file(_averages(state, part, path), path, metadata={"format": "pt"})
-        _forget_precision(path.with_name("config.json"))
+        for path in files:
+            with safe_open(path, "pt") as exported:
+                facts = exported.metadata() or {"format": "pt"}
+            save_file(_averages(state, part, path), path, metadata=facts)
+            _forget_precision(path.with_name("config.json"))
         replaced.append(part)
     return replaced
 
@@ -48,8 +57,11 @@ def _averages(state: Path, part: str, exported: Path) -> dict[str, Tensor]:
     rounded = load_file(exported)
     averages: dict[str, Tensor] = {}
     with safe_open(state, "pt") as tensors:
+        names = set(tensors.keys())
         for name, value in rounded.items():
-            average: Tensor = tensors.get_tensor(f"{_AVERAGE}{_INSIDE.get(part, '')}{name}")
+            plain = _AVERAGE + name  # a head beside the network lies in the module itself
+            inside = f"{_AVERAGE}{_INSIDE.get(part, '')}{name}"
+            average: Tensor = tensors.get_tensor(plain if plain in names else inside)
             if value.is_floating_point() and not average.half().equal(value):
                 raise ModelSetError(
                     f"{state} is not the training that {exported} was exported from: {name} "

@@ -139,7 +139,7 @@ PARTS = {
                 start_from=start, networks=folder, cache=folder.parent / "cache"
             ),
             LoopConfig(
-                steps=4500, batch_size=32, learning_rate=1.5e-3, constant=0.3, average=0.998
+                steps=4200, batch_size=32, learning_rate=1.5e-3, constant=0.3, average=0.998
             ),
         ),
     )

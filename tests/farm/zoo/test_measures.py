@@ -1,6 +1,7 @@
 """What the zoo's measurements say of answers that are known to be right, or wrong."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -18,8 +19,11 @@ from farm.zoo.measures.saliency import saliency_cases
 from farm.zoo.measures.text_to_image import prompts_with
 from farm.zoo.measures.unrounded import write_unrounded
 from farm.zoo.measures.word_attention import AttentionReader, measure_word_attention
+from farm.zoo.recipes.bsq_vae import BsqVaeRecipe
 from farm.zoo.recipes.clip import ClipRecipe
+from farm.zoo.recipes.infinity import InfinityRecipe
 from farm.zoo.recipes.loop import LoopConfig, Training
+from farm.zoo.recipes.t5 import T5Recipe
 from farm.zoo.recipes.unet import UNetRecipe
 from farm.zoo.scenes.captions import caption
 from farm.zoo.scenes.rendering import render
@@ -178,6 +182,29 @@ def test_unrounded_networks_are_the_averages_that_were_exported(tmp_path):
     training.save()
     with pytest.raises(ModelSetError, match=r"conv_in\.bias differs"):
         write_unrounded(networks, tmp_path / "states", tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        lambda: BsqVaeRecipe(start_from=SCENES_FOLDER / "bsq_vae"),
+        lambda: T5Recipe(networks=SCENES_FOLDER),
+        lambda: InfinityRecipe(start_from=SCENES_FOLDER / "infinity", networks=SCENES_FOLDER),
+    ],
+    ids=["bsq_vae", "t5", "infinity"],
+)
+def test_unrounded_networks_of_other_layouts_load_as_their_averages(recipe, tmp_path):
+    """A prefix, a second file, facts in the header: each part has one of its own."""
+    made = recipe()
+    training = Training(made, LoopConfig(1, 1, 1e-3), tmp_path / "states")
+    training.save()
+    made.export(training.averaged(), tmp_path / "networks")
+    shutil.copytree(SCENES_FOLDER / "clip", tmp_path / "networks" / "clip")
+    replaced = write_unrounded(tmp_path / "networks", tmp_path / "states", tmp_path / "fp32")
+    assert replaced == [made.name]
+    found = made.load(tmp_path / "fp32").state_dict()
+    for name, value in training.average.items():
+        assert torch.equal(found[name], value), name
 
 
 def test_an_unrounded_clip_is_not_rounded_again_as_it_is_loaded(tmp_path):

@@ -37,6 +37,7 @@ from tests.parity.infinity_cases.common import (
     generated,
     teacher_logits,
 )
+from tests.stages import finish
 
 
 def source_codes(folder):
@@ -48,15 +49,6 @@ def source_codes(folder):
         bits=pack_bits(folder.stored.bits)[0],
         reconstruction=torch.zeros(3, *schedule.image_size, dtype=torch.uint8),
     )
-
-
-def run_through(stage):
-    reports = []
-    while True:
-        try:
-            reports.append(next(stage))
-        except StopIteration as done:
-            return reports, done.value
 
 
 def training_config(rows, steps):
@@ -104,7 +96,7 @@ def test_training_of_the_learned_prompt(edits):
     stage = train_prompt(
         source_codes(folder), folder.text[0], client_of(folder, biases), config, seed=0
     )
-    reports, prompt = run_through(stage)
+    reports, prompt = finish(stage)
     assert_close(torch.tensor(prompt.losses).double(), vectors["s1_losses"], 1e-5)
     norms = [r.detail["gradient_norm"] for r in reports if "gradient_norm" in r.detail]
     assert norms == pytest.approx(vectors["s1_gradnorm"].tolist(), rel=1e-4)
@@ -195,7 +187,7 @@ def test_training_of_the_adapters(edits):
         seed=0,
         checkpoint=first,
     )
-    reports, lora = run_through(stage)
+    reports, lora = finish(stage)
     assert_close(torch.tensor(lora.losses).double(), losses, 1e-5)
     norms = [r.detail["gradient_norm"] for r in reports if "gradient_norm" in r.detail]
     assert norms == pytest.approx(vectors["s2_gradnorm"].tolist(), rel=1e-4)

@@ -4,19 +4,10 @@ from farm.methods.edit_infinity.codes import make_codes
 from farm.methods.edit_infinity.config import tiny
 from farm.methods.edit_infinity.plan import Wish, plan_edit
 from farm.methods.edit_infinity.stages import Session
+from tests.stages import finish
 from tests.tiny_infinity import SCHEDULE, SPEC, metered_client, picture, tiny_tokenizer
 
 SOURCE, TARGET = "a red cat on the grass", "a blue cat on the grass"
-
-
-def finish(stage):
-    """All that a stage reports, and what it gives."""
-    reports = []
-    while True:
-        try:
-            reports.append(next(stage))
-        except StopIteration as done:
-            return reports, done.value
 
 
 def small(**changes):

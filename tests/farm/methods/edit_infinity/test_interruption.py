@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from farm.methods.edit_infinity.training import TrainingState
-from tests.farm.methods.edit_infinity.runs import codes_of, finish, session, small
+from tests.farm.methods.edit_infinity.runs import codes_of, session, small
+from tests.stages import finish
 
 
 def stage_of(kind, config, checkpoint=None):

@@ -12,7 +12,8 @@ from farm.methods.edit_infinity.plan import ATTENTION, CODES, LORA, PROMPT
 from farm.methods.edit_infinity.prompt import LearnedPrompt
 from farm.methods.edit_infinity.region import from_attention, from_mask, nothing, whole
 from farm.methods.edit_infinity.work import EDIT, planned_work, total_work
-from tests.farm.methods.edit_infinity.runs import TARGET, codes_of, finish, session, small
+from tests.farm.methods.edit_infinity.runs import TARGET, codes_of, session, small
+from tests.stages import finish
 from tests.tiny_infinity import SCHEDULE, metered_client
 
 

@@ -9,7 +9,7 @@ from farm.errors import CorruptArtifactError, EditDivergedError
 from farm.methods.edit_infinity.client import StepLoss
 from farm.methods.edit_infinity.config import OptimiserConfig
 from farm.methods.edit_infinity.training import Run, TrainingState, optimise
-from tests.farm.methods.edit_infinity.runs import finish
+from tests.stages import finish
 
 CONFIG = OptimiserConfig(learning_rate=0.05, weight_decay=0.1, max_grad_norm=0.5)
 START = torch.tensor([[1.0, -2.0], [0.5, 3.0]])

@@ -1,6 +1,6 @@
 """Stages on tiny networks in this process."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
@@ -18,6 +18,7 @@ from farm.methods.learnable_regions.search import search
 from farm.methods.learnable_regions.searched import Search
 from farm.progress import Progress
 from farm.regions import RegionsClient
+from tests.stages import finish
 from tests.tiny import tiny_tokenizer
 from tests.tiny_regions import picture, tiny_region_networks, tiny_region_spec
 
@@ -25,16 +26,6 @@ SOURCE, TARGET = "a red cat", "a blue dog"
 CONFIG = tiny()
 
 R = TypeVar("R")
-
-
-def finish(stage: Generator[Progress, None, R]) -> tuple[list[Progress], R]:
-    """All that a stage reports, and what it gives."""
-    reports: list[Progress] = []
-    while True:
-        try:
-            reports.append(next(stage))
-        except StopIteration as done:
-            return reports, done.value
 
 
 @cache

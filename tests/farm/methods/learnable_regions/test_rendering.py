@@ -8,6 +8,7 @@ from farm.methods.learnable_regions.config import RenderConfig
 from farm.methods.learnable_regions.rendering import Easel, Region, sampling_moves
 from farm.samplers.ddim import NoiseSchedule
 from tests.farm.methods.learnable_regions.runs import metered_client
+from tests.stages import finish
 from tests.tiny import TOKENS, WIDTH, tiny_spec
 from tests.tiny_regions import picture
 
@@ -28,14 +29,9 @@ def easel(client, image=None, seed=0, **fields):
 
 
 def drawn(easel, regions=REGIONS, steps=3):
-    stage = easel.draw(regions, steps)
-    numbers = []
-    while True:
-        try:
-            numbers.append(next(stage))
-        except StopIteration as done:
-            assert numbers == list(range(1, steps + 1))
-            return done.value
+    numbers, found = finish(easel.draw(regions, steps))
+    assert numbers == list(range(1, steps + 1))
+    return found
 
 
 @pytest.mark.parametrize("num_steps", [1, 4, 20, 50])

@@ -25,11 +25,11 @@ from tests.farm.methods.learnable_regions.runs import (
     SOURCE,
     TARGET,
     changed,
-    finish,
     metered_client,
     plain,
     whole,
 )
+from tests.stages import finish
 from tests.tiny import tiny_tokenizer
 from tests.tiny_regions import picture
 

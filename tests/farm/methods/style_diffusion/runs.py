@@ -1,6 +1,5 @@
 """Stages on tiny networks in this process."""
 
-from collections.abc import Generator
 from typing import TypeVar
 
 import torch
@@ -12,22 +11,13 @@ from farm.methods.style_diffusion.config import InversionConfig, tiny
 from farm.methods.style_diffusion.inversion import invert
 from farm.methods.style_diffusion.inverted import Inversion, InversionState
 from farm.progress import Progress
+from tests.stages import finish
 from tests.tiny import tiny_networks, tiny_spec, tiny_tokenizer
 
 SOURCE, TARGET = "a red cat", "a blue dog"
 CONFIG = tiny().inversion
 
 R = TypeVar("R")
-
-
-def finish(stage: Generator[Progress, None, R]) -> tuple[list[Progress], R]:
-    """All that a stage reports, and what it gives."""
-    reports: list[Progress] = []
-    while True:
-        try:
-            reports.append(next(stage))
-        except StopIteration as done:
-            return reports, done.value
 
 
 def metered_client(prediction_type: str = "epsilon") -> tuple[DiffusionClient, Meter]:

@@ -20,7 +20,8 @@ from farm.methods.style_diffusion.inversion import invert
 from farm.methods.style_diffusion.plan import plan_prompts
 from farm.methods.style_diffusion.work import planned_edit, planned_inversion
 from farm.model_spec import ModelSpec
-from tests.farm.methods.style_diffusion.runs import SOURCE, TARGET, finish
+from tests.farm.methods.style_diffusion.runs import SOURCE, TARGET
+from tests.stages import finish
 from tests.tiny import TOKENS, WIDTH, tiny_autoencoder, tiny_text_encoder, tiny_tokenizer
 
 DEEP = {

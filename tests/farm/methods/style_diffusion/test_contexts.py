@@ -10,14 +10,8 @@ from farm.methods.style_diffusion.editing import edit_cells
 from farm.methods.style_diffusion.plan import plan_prompts
 from farm.methods.style_diffusion.sampling import retrace
 from farm.samplers.ddim import NoiseSchedule, ddim_step
-from tests.farm.methods.style_diffusion.runs import (
-    CONFIG,
-    SOURCE,
-    TARGET,
-    finish,
-    inverted,
-    metered_client,
-)
+from tests.farm.methods.style_diffusion.runs import CONFIG, SOURCE, TARGET, inverted, metered_client
+from tests.stages import finish
 from tests.tiny import tiny_networks, tiny_spec, tiny_tokenizer
 
 STEPS = {"context_steps": 2, "stop_base": 0.0, "stop_slope": 0.0}

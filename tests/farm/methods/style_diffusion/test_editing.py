@@ -13,14 +13,8 @@ from farm.methods.style_diffusion.config import EditingConfig
 from farm.methods.style_diffusion.editing import edit, edit_cells, edit_steps
 from farm.methods.style_diffusion.plan import plan_prompts
 from farm.methods.style_diffusion.sampling import reconstruct
-from tests.farm.methods.style_diffusion.runs import (
-    CONFIG,
-    SOURCE,
-    TARGET,
-    finish,
-    inverted,
-    metered_client,
-)
+from tests.farm.methods.style_diffusion.runs import CONFIG, SOURCE, TARGET, inverted, metered_client
+from tests.stages import finish
 from tests.tiny import tiny_tokenizer
 
 # rounding of a few moves in batches of other sizes than the value that is compared with

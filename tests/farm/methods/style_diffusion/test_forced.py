@@ -17,14 +17,8 @@ from farm.methods.style_diffusion.mapping_network import (
 )
 from farm.methods.style_diffusion.plan import plan_prompts
 from farm.training import keyed_generator
-from tests.farm.methods.style_diffusion.runs import (
-    CONFIG,
-    SOURCE,
-    TARGET,
-    finish,
-    inverted,
-    metered_client,
-)
+from tests.farm.methods.style_diffusion.runs import CONFIG, SOURCE, TARGET, inverted, metered_client
+from tests.stages import finish
 from tests.tiny import tiny_spec, tiny_tokenizer
 
 NEVER_SOLVED = {"stop_base": 0.0, "stop_slope": 0.0}

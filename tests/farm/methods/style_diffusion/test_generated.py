@@ -10,14 +10,8 @@ from farm.methods.style_diffusion.config import EditingConfig
 from farm.methods.style_diffusion.editing import edit_cells
 from farm.methods.style_diffusion.plan import plan_prompts
 from farm.methods.style_diffusion.sampling import reconstruct
-from tests.farm.methods.style_diffusion.runs import (
-    CONFIG,
-    SOURCE,
-    TARGET,
-    finish,
-    inverted,
-    metered_client,
-)
+from tests.farm.methods.style_diffusion.runs import CONFIG, SOURCE, TARGET, inverted, metered_client
+from tests.stages import finish
 from tests.tiny import tiny_tokenizer
 
 DRAWN = CONFIG.model_copy(update={"generated": True, "learned": "nothing"})

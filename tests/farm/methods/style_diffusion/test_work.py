@@ -9,14 +9,8 @@ from farm.methods.style_diffusion.config import EditingConfig, InversionConfig, 
 from farm.methods.style_diffusion.editing import edit_cells
 from farm.methods.style_diffusion.plan import plan_prompts
 from farm.methods.style_diffusion.work import planned_edit, planned_inversion, reference_forwards
-from tests.farm.methods.style_diffusion.runs import (
-    CONFIG,
-    SOURCE,
-    TARGET,
-    finish,
-    inverted,
-    metered_client,
-)
+from tests.farm.methods.style_diffusion.runs import CONFIG, SOURCE, TARGET, inverted, metered_client
+from tests.stages import finish
 from tests.tiny import tiny_tokenizer
 
 WAYS = {
