@@ -133,14 +133,14 @@ class Batcher:
             return outcome
         if sender.priority == "interactive":
             self._anticipation.arrived(now)
-        self._room.add(item)
+        self._room.arrived(item, now)
         self._wake.set()
         return outcome
 
     async def _dispatch(self) -> None:
         while not (self._closed or self._hung):
             self._wake.clear()
-            while not self._hung and (chosen := self._room.next_batch()) is not None:
+            while not self._hung and (chosen := await self._next_batch()) is not None:
                 self._tally.dropped += chosen.dropped
                 start = self._clock()
                 await self._compute(chosen.items, chosen)
@@ -148,6 +148,23 @@ class Batcher:
                 await self._keep_free()
             if not (self._closed or self._hung):
                 await self._wake.wait()
+
+    async def _next_batch(self) -> Chosen | None:
+        """What is computed next; a moment later, where more of its callers are about to come."""
+        gathering = None
+        while not self._closed and (wait := self._room.to_gather(self._clock())) is not None:
+            found, patience = wait
+            if gathering is None:
+                gathering = found
+                gathering.began()
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), patience)
+            except TimeoutError:
+                break
+        if gathering is not None:
+            gathering.ended()
+        return self._room.next_batch()
 
     async def _compute(self, items: list[Item], chosen: Chosen) -> None:
         """Compute items of one batch and deliver; part them when they fail as a whole."""
@@ -170,6 +187,8 @@ class Batcher:
         results = running.result() if error is None else [_failure(items[0].call, error)]
         self._tally.computed(items, results)
         self._room.records.computed(items, seconds, waited)
+        answered = sum(not isinstance(result, Paused) for result in results)
+        chosen.record.gathering.answered(answered, self._clock())
         for item, result in zip(items, results, strict=True):
             self._next(item, result)
 
@@ -241,7 +260,7 @@ class Batcher:
         works = [item.work for item in items]
         cap = chosen.record.cap
         size = len(works)
-        if self._limits.pad and chosen.record.size(items[0]) > 1:
+        if self._limits.pad and chosen.record.size > 1:
             size = padded_size(len(works), cap.size)
         cap.start()
         results = self._run_step([*works, *works[-1:] * (size - len(works))])

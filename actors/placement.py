@@ -40,6 +40,7 @@ def backbone_limits(placement: BackbonePlacement) -> Limits:
         max_tenant_queue=placement.max_tenant_queue,
         batch_share=placement.batch_share,
         linger=placement.linger_seconds,
+        gather=placement.gather_share,
         step_seconds=placement.step_seconds,
         pad=placement.pad_batches,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from actors.caps import Cap, MemoryGauge
 from actors.costs import Cost
+from actors.gathering import Gathering
 from actors.lanes import Item, Key
 from actors.stats import KeyStats, TenantStats
 from farm.calls import Call
@@ -16,21 +17,24 @@ _MOST_TENANTS = 4096
 
 @dataclass
 class KeyRecord:
-    """One key: how large its batches may be, what they cost, what they did."""
+    """One key: how large its batches may be, what they cost, who may come back, what they did."""
 
     op: str
     label: str
     cap: Cap
+    alone: bool = False
+    """Whether each item has a batch of its own."""
     cost: Cost = field(default_factory=Cost)
+    gathering: Gathering = field(default_factory=Gathering)
     batches: int = 0
     items: int = 0
     seconds: float = 0.0
     wait_seconds: float = 0.0
 
-    def size(self, item: Item) -> int:
-        """Largest batch for this item and others of its key."""
-        alone = item.call.static.get("alone", False) or item.sender.attempt > 0
-        return 1 if alone else self.cap.size
+    @property
+    def size(self) -> int:
+        """Largest batch of this key."""
+        return 1 if self.alone else self.cap.size
 
 
 class Records:
@@ -51,7 +55,8 @@ class Records:
         record = self._keys.get(item.key)
         if record is None:
             cap = Cap(self._max_batch, self._gauge)
-            record = self._keys[item.key] = KeyRecord(item.call.op, label_of(item.call), cap)
+            record = KeyRecord(item.call.op, label_of(item.call), cap, _is_alone(item))
+            self._keys[item.key] = record
             if len(self._keys) > _MOST_KEYS:
                 self._keys.popitem(last=False)
         self._keys.move_to_end(item.key)
@@ -99,6 +104,10 @@ class Records:
             name: TenantStats(*had.get(name, (0, 0.0)), waiting.get(name, 0))
             for name in {**had, **waiting}
         }
+
+
+def _is_alone(item: Item) -> bool:
+    return bool(item.call.static.get("alone", False)) or item.sender.attempt > 0
 
 
 def label_of(call: Call) -> str:

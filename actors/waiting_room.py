@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.caps import MemoryGauge
+from actors.gathering import Gathering
 from actors.lanes import Item, Key, Lane
 from actors.limits import Limits
 from actors.records import KeyRecord, Records
@@ -66,6 +67,13 @@ class WaitingRoom:
             )
         return None
 
+    def arrived(self, item: Item, now: float) -> None:
+        """Let an item in that is new."""
+        record = self.records.known(item.key)
+        if record is not None:
+            record.gathering.arrived(now)
+        self.add(item)
+
     def add(self, item: Item) -> None:
         """Let an item in, or in again for its next step."""
         self._lanes[item.sender.priority].add(item)
@@ -116,6 +124,24 @@ class WaitingRoom:
             return False
         return not self._guarantee.batch_goes_first(self._batch_cost())
 
+    def to_gather(self, now: float) -> tuple[Gathering, float] | None:
+        """For whom the next batch should wait, and for how many seconds; None: for nobody.
+
+        Only where nothing else could be computed meanwhile: batch work of one key alone waits, and
+        the batch has room.
+        """
+        waiting = self._lanes["batch"].keys()
+        if self._lanes["interactive"] or len(waiting) != 1:
+            return None
+        ((key, number),) = waiting.items()
+        record = self.records.known(key)
+        if record is None or number >= record.size:
+            return None
+        whole = min(number + record.gathering.missing, record.size)
+        cost = record.cost.of(whole) or 0.0
+        patience = record.gathering.patience(now, self._limits.gather * cost)
+        return (record.gathering, patience) if patience > 0 else None
+
     def by_priority(self) -> dict[str, int]:
         """How many wait."""
         return {priority: len(lane) for priority, lane in self._lanes.items()}
@@ -162,7 +188,7 @@ class WaitingRoom:
         key = lane.next_key()
         (first,) = lane.take(key, 1)
         record = self.records.of(first)
-        size = record.size(first)
+        size = record.size
         items = [first, *lane.take(key, size - 1)]
         room = size - len(items)
         if leader == "interactive":

@@ -37,6 +37,8 @@ class BackbonePlacement(_Row):
     """Of the time, that batch work keeps while interactive work waits too."""
     linger_seconds: Share = 0.005
     """The longest wait for an interactive caller's next step."""
+    gather_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Of a batch's time, for which it waits at most for callers who were just answered."""
     step_seconds: Seconds = 300.0
     """A step that takes longer hangs: the process is replaced. First steps compile."""
     pad_batches: bool = False

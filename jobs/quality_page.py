@@ -34,8 +34,10 @@ app = command_app()
 
 LINES = {
     "style_diffusion": {"colour": 0.8, "pattern": 0.65, "background": 0.8, "shape": 0.55},
+    "edit_infinity": {"all": 0.7, "colour": 0.8},
+    "learnable_regions": {"colour": 0.8, "shape": 0.8},
 }
-"""Shares of success that methods were set, by type of edit."""
+"""Shares of success that methods were set, by type of edit; `all` is over all types."""
 _PICTURES = "pictures"
 
 
