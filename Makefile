@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed.stamp
 EDITS ?= 192
+QUICK := -m "not gpu and not weights and not chaos"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fix docs coverage wheel parity chaos bench quality zoo constraints clean
@@ -23,12 +24,12 @@ demo: $(STAMP) ## edit the held-out scenes of examples/demo, with a report under
 
 # a process each, so that the actors' Ray is gone before the jobs start theirs
 test: $(STAMP) ## everything that runs on a fresh machine, at most 20 minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu and not weights" tests/farm tests/parity
-	$(BIN)/python -m pytest -m "not gpu and not weights" tests/actors
-	$(BIN)/python -m pytest -m "not gpu and not weights" tests/jobs
-	$(BIN)/python -m pytest -m "not gpu and not weights and not chaos" tests/serve
-	$(BIN)/python -m pytest -m "not gpu and not weights" tests/cluster
-	$(BIN)/python -m pytest -m "not gpu and not weights" tests/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(QUICK) tests/farm tests/parity
+	$(BIN)/python -m pytest $(QUICK) tests/actors
+	$(BIN)/python -m pytest $(QUICK) tests/jobs
+	$(BIN)/python -m pytest $(QUICK) tests/serve
+	$(BIN)/python -m pytest $(QUICK) tests/cluster
+	$(BIN)/python -m pytest $(QUICK) tests/docs
 
 check: $(STAMP) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -46,7 +47,7 @@ docs: $(STAMP) ## all pages as a site that asks no other machine for anything, u
 	@echo out/site/index.html
 
 coverage: $(STAMP) ## what the tests of one process reach; HTML under out/coverage
-	$(BIN)/python -m pytest -m "not gpu and not weights and not chaos" --cov --cov-report=term \
+	$(BIN)/python -m pytest $(QUICK) --cov --cov-report=term \
 	  --cov-report=html:out/coverage tests/farm tests/parity tests/jobs tests/serve
 
 wheel: $(STAMP) ## dist/*.whl, with the scenes' weights and the commit it was built from
@@ -56,8 +57,7 @@ parity: $(STAMP) ## against golden vectors and other libraries
 	$(BIN)/python -m pytest tests/parity
 
 chaos: $(STAMP) ## kill processes of running edits, again and again; some minutes
-	$(BIN)/python -m pytest -m chaos tests/chaos
-	$(BIN)/python -m pytest -m chaos tests/serve
+	set -e; for folder in chaos actors serve; do $(BIN)/python -m pytest -m chaos tests/$$folder; done
 
 bench: $(STAMP) ## ratios and baselines; JSON under out/bench
 	mkdir -p out/bench

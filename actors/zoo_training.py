@@ -9,6 +9,7 @@ from ray import train
 from ray.train.torch import TorchConfig, TorchTrainer, prepare_model
 
 from cluster.table import TABLE
+from farm.allocator import keep_freed_memory
 from farm.errors import EditFailedError, FarmError
 from farm.zoo.recipes.loop import Report, Training, train_recipe
 
@@ -45,6 +46,7 @@ def train_on_workers(
 
     def work() -> Figures:
         torch.set_num_threads(row.threads)
+        keep_freed_memory()
         return _train(build(), report_every, on_report)
 
     with tempfile.TemporaryDirectory(prefix="farm-train-") as storage:

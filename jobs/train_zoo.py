@@ -19,6 +19,7 @@ from rich.console import Console
 
 from actors.local import local_ray
 from actors.zoo_training import train_on_workers
+from farm.allocator import keep_freed_memory
 from farm.zoo.recipes.loop import Report, Training, train_recipe
 from farm.zoo.recipes.parts import PARTS, check_needs, find_part
 from jobs.console import FarmCommand, command_app
@@ -62,6 +63,7 @@ def main(
         with local_ray():
             train_on_workers(build, workers=workers)
     else:
+        keep_freed_memory()
         for report in train_recipe(build()):
             if report.evaluation or report.step % 50 == 0:
                 console.print(describe(report))

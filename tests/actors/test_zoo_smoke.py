@@ -12,6 +12,7 @@ from tests.farm.zoo.smoke import STEPS, smoke_training
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
+    pytest.mark.chaos,  # a minute: `make chaos`
     pytest.mark.usefixtures("ray_session"),
     pytest.mark.timeout(240),
 ]
