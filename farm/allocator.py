@@ -12,9 +12,9 @@ def keep_freed_memory() -> bool:
     """Let this process keep what it frees, for its next allocation.
 
     By default glibc gives every large tensor back to the system, and each new one is zeroed page by
-    page again: a third of the time of a training step, and half of encoding pictures in batches of
-    64, was spent there (docs/performance.md). For processes that do one kind of work again and
-    again; their size stays at its peak.
+    page again: up to half of the time of encoding pictures for a training was spent there
+    (docs/performance.md). For processes that do one kind of work again and again; their size stays
+    at its peak.
 
     Returns:
         Whether it was done: under Linux with glibc alone.
