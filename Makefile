@@ -27,6 +27,7 @@ test: $(STAMP) ## everything that runs on a fresh machine, at most 20 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(QUICK) tests/farm tests/parity
 	$(BIN)/python -m pytest $(QUICK) tests/actors
 	$(BIN)/python -m pytest $(QUICK) tests/jobs
+	$(BIN)/python -m pytest $(QUICK) tests/chaos
 	$(BIN)/python -m pytest $(QUICK) tests/serve
 	$(BIN)/python -m pytest $(QUICK) tests/cluster
 	$(BIN)/python -m pytest $(QUICK) tests/docs
@@ -57,7 +58,7 @@ parity: $(STAMP) ## against golden vectors and other libraries
 	$(BIN)/python -m pytest tests/parity
 
 chaos: $(STAMP) ## kill processes of running edits, again and again; some minutes
-	set -e; for folder in chaos actors serve; do $(BIN)/python -m pytest -m chaos tests/$$folder; done
+	set -e; for folder in chaos actors jobs serve; do $(BIN)/python -m pytest -m chaos tests/$$folder; done
 
 bench: $(STAMP) ## ratios and baselines; JSON under out/bench
 	mkdir -p out/bench

@@ -1,7 +1,7 @@
 """Edits of one model set on a farm: what its backbones load, and what its trainers run."""
 
 import importlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +11,11 @@ import ray
 from actors.backbone import Host
 from actors.board import Message
 from actors.farm_session import FarmSession, open_farm
+from actors.local import accelerator
 from actors.logs import logged_edit
 from actors.metrics import count_edit, measured
+from actors.sharing import accelerator_memories, shared_placement, weight_bytes
+from cluster.table import BackbonePlacement
 from farm.calls import Executor
 from farm.errors import FarmError
 from farm.results import EditResult
@@ -39,6 +42,7 @@ class StoredEdit:
     ) -> EditResult:
         """See `farm.runner.run_edit`."""
         method = request.request.method
+        task = ray.get_runtime_context() if ray.is_initialized() else None
         with logged_edit(request.edit_id, self.tenant):
             try:
                 result = run_edit(
@@ -49,7 +53,8 @@ class StoredEdit:
                     report=report_progress,
                     should_stop=should_stop,
                     budget=self.budget,
-                    node=ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
+                    node="" if task is None else task.get_node_id(),
+                    task="" if task is None else task.get_task_id() or "",
                 )
             except FarmError as error:
                 count_edit(method, error)
@@ -70,15 +75,33 @@ def load_host(model_set: ModelSet, device: str) -> Host:
 
 @contextmanager
 def open_model_set_farm(
-    model_set: ModelSet, *, replicas: int = 1
+    model_set: ModelSet, *, replicas: int = 1, beside: Sequence[ModelSet] = ()
 ) -> Generator[FarmSession, None, None]:
     """A farm whose backbones hold this model set.
+
+    Args:
+        model_set: whose networks.
+        replicas: number of backbones.
+        beside: model sets of other doors on the same GPUs; see `placement_beside`.
 
     Raises:
         FarmError: see `actors.farm_session.open_farm`.
     """
-    with open_farm(partial(load_host, model_set), replicas=replicas) as farm:
+    placement = placement_beside(model_set, beside)
+    with open_farm(partial(load_host, model_set), replicas=replicas, placement=placement) as farm:
         yield farm
+
+
+def placement_beside(model_set: ModelSet, beside: Sequence[ModelSet]) -> BackbonePlacement | None:
+    """What a backbone takes where others need the same GPUs; None: the table's row as it is.
+
+    Raises:
+        UnavailableError: there is no room for it beside the others.
+    """
+    if not beside or accelerator() == "cpu":
+        return None
+    weights = {one.name: weight_bytes(one) for one in (model_set, *beside)}
+    return shared_placement(model_set.name, weights, accelerator_memories())
 
 
 def run_edits(

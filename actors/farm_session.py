@@ -1,6 +1,6 @@
 """A running farm: backbones that are ready, a board, and trainers as edits come."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -110,10 +110,14 @@ class FarmSession:
             self.board.forget.remote(name)
             yield name, request, outcome
 
-    def progress(self) -> dict[str, Message]:
-        """The latest message of every edit that runs; empty when the board is lost."""
+    def progress(self, looked_at: Collection[str] = ()) -> dict[str, Message]:
+        """The latest message of every edit that runs; empty when the board is lost.
+
+        Args:
+            looked_at: edits that shall show pictures of themselves, for some seconds.
+        """
         try:
-            return result_of(self.board.snapshot.remote(), _BOARD_PATIENCE)
+            return result_of(self.board.snapshot.remote(tuple(looked_at)), _BOARD_PATIENCE)
         except UnavailableError:
             return {}
 

@@ -53,7 +53,7 @@ def local_ray(
 
 
 def _start(num_cpus: int | None, num_gpus: int | None, folder: Path) -> None:
-    _lock()
+    require_token()
     ray.init(
         address="local",  # never somebody's cluster that happens to be found
         num_cpus=num_cpus or max(2, os.cpu_count() or 1),  # a backbone and its trainers
@@ -67,7 +67,7 @@ def _start(num_cpus: int | None, num_gpus: int | None, folder: Path) -> None:
     )
 
 
-def _lock() -> None:
+def require_token() -> None:
     """Let nobody in who does not know a token of this process and its children.
 
     Ray listens on all interfaces and runs whatever it is sent. Left to itself it would write a

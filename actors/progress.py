@@ -8,8 +8,9 @@ from typing import Any
 
 import ray
 
-from actors.board import Message
+from actors.board import Message, Wishes
 from actors.calls import Ref, result_of
+from actors.previews import Previews
 from farm.errors import FarmError
 from farm.progress import Progress
 
@@ -30,7 +31,7 @@ def message_of(progress: Progress) -> Message:
 
 
 class BoardLine:
-    """Tells the board of an edit's progress and learns from the reply whether to stop.
+    """Tells the board of an edit's progress and learns from the reply what is wished.
 
     One push is under way at a time, so a slow board slows nobody and is not flooded. Whether to
     stop is as old as the last reply: at most one interval while the board is well.
@@ -53,19 +54,23 @@ class BoardLine:
         self._board, self._edit = board, edit
         self._interval, self._clock = interval, clock
         self._unsent: Message | None = None
-        self._reply: Ref[bool] | None = None
+        self._reply: Ref[Wishes] | None = None
         self._next_push = clock()
-        self._stop = False
+        self._wishes = Wishes()
+        self._previews = Previews(clock)
+        self._picture: bytes | None = None
 
     def report(self, progress: Progress) -> None:
         """Tell of a step, soon: a later one may take its place."""
         self._unsent = message_of(progress)
+        if self._wishes.preview:  # between two steps, where nothing else is under way
+            self._picture = self._previews.take(progress) or self._picture
         self._exchange()
 
     def should_stop(self) -> bool:
         """Whether somebody asked this edit to stop."""
         self._exchange()
-        return self._stop
+        return self._wishes.stop
 
     def close(self) -> None:
         """Send what is unsent; wait a moment, so that nothing arrives after the edit's outcome."""
@@ -83,12 +88,13 @@ class BoardLine:
         if self._clock() >= self._next_push:
             self._push()
 
-    def _read(self, reply: Ref[bool]) -> None:
+    def _read(self, reply: Ref[Wishes]) -> None:
         self._reply = None
         with contextlib.suppress(FarmError):  # board lost or restarting: the edit goes on unseen
-            self._stop = self._stop or result_of(reply)
+            told = result_of(reply)
+            self._wishes = Wishes(self._wishes.stop or told.stop, told.preview)
 
     def _push(self) -> None:
-        self._reply = self._board.push.remote(self._edit, self._unsent)
-        self._unsent = None
+        self._reply = self._board.push.remote(self._edit, self._unsent, self._picture)
+        self._unsent = self._picture = None
         self._next_push = self._clock() + self._interval

@@ -33,7 +33,7 @@ from actors.calls import map_bounded, result_of
 from actors.edits import StoredEdit, load_host, open_model_set_farm
 from actors.farm_session import FarmSession, open_farm
 from actors.flight import Flight
-from actors.local import local_ray
+from actors.local import local_ray, require_token
 from benchmarks.concurrent_edits import prepared_edits
 from cluster.table import TABLE
 from farm.calls import Answer, Call, Executor, run
@@ -47,6 +47,7 @@ from jobs.dispatch import Dispatcher, Limits
 TENANT = "default"
 _PARAMETERS = {"num_steps": 8, "inner_steps": 6}
 _WARM_SEED = 999
+_IN_FLIGHT = 8
 _STEP = 0.1  # seconds of simulated compute
 _STEPS = 30  # of a simulated edit
 _EDITS_PER_NODE = 12
@@ -92,7 +93,7 @@ def nothing(
 
 def measure_real_edits(models: ModelSet, number: int) -> dict[str, float]:
     """Short edits through the job's own loop, warm."""
-    warm = prepared_edits(models, 4, _WARM_SEED, dict(_PARAMETERS))
+    warm = prepared_edits(models, _IN_FLIGHT, _WARM_SEED, {"num_steps": 2, "inner_steps": 1})
     edits = prepared_edits(models, number, 21, dict(_PARAMETERS))
     with local_ray(), open_model_set_farm(models) as farm, _folder() as folder:
         _run(farm, warm, LocalStore(folder / "warm"))
@@ -113,7 +114,7 @@ def _run(farm: FarmSession, edits: list[tuple[str, PreparedEdit]], store: LocalS
     """Seconds for all."""
     started = time.monotonic()
     flight = Flight(farm, StoredEdit(store, TENANT))
-    for ended in Dispatcher(flight, Limits(in_flight=8)).run(edits):
+    for ended in Dispatcher(flight, Limits(in_flight=_IN_FLIGHT)).run(edits):
         if isinstance(ended.outcome, FarmError):
             raise ended.outcome
     return time.monotonic() - started
@@ -206,7 +207,7 @@ def _folder() -> Iterator[Path]:
 @contextmanager
 def _cluster(nodes: int) -> Iterator[str]:
     """So many logical nodes with an accelerator each that is none."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # on this machine, for some seconds
+    require_token()
     folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))
     cluster = Cluster()
     memory = {"object_store_memory": 100 * 2**20}

@@ -127,16 +127,6 @@ def boxes_to_masks(
     return (rows[:, None, :, None] & columns[:, None, None, :]).to(boxes)
 
 
-def bounding_box(mask: Float[Tensor, "1 height width"]) -> Box | None:
-    """The smallest box around all pixels over 1/2, or None where there is none."""
-    rows, columns = torch.nonzero(mask[0] > 0.5, as_tuple=True)
-    if rows.numel() == 0:
-        return None
-    left, right = columns.aminmax()
-    top, bottom = rows.aminmax()
-    return Box(int(left), int(top), int(right) + 1, int(bottom) + 1)
-
-
 def composite(
     source: Float[Tensor, "*batch channels height width"],
     edited: Float[Tensor, "*batch channels height width"],

@@ -1,10 +1,14 @@
 """What a stage of any method reports while it runs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar, runtime_checkable
 
+from jaxtyping import Float
 from torch import Tensor
+
+Picture = Float[Tensor, "3 height width"]
+_T = TypeVar("_T")
 
 
 @runtime_checkable
@@ -31,6 +35,8 @@ class Progress:
         detail: further figures by name.
         checkpoint: state after this step, where the stage can resume; it is not copied, and
             never changed later.
+        preview: gives the picture as it stands, in [0, 1], where there is one to see; at the cost
+            of about a decoding, so it is asked for seldom, and before the next step or never.
     """
 
     stage: str
@@ -39,3 +45,19 @@ class Progress:
     loss: float | None = None
     detail: Mapping[str, int | float] = field(default_factory=dict[str, int | float])
     checkpoint: Checkpoint | None = None
+    preview: Callable[[], Picture] | None = None
+
+
+def framed(
+    steps: Generator[Progress, None, _T], frame: Callable[[Picture], Picture]
+) -> Generator[Progress, None, _T]:
+    """The same steps, whose previews are brought to another frame: the original's, say."""
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as ended:
+            return ended.value
+        preview = progress.preview
+        if preview is not None:
+            progress = replace(progress, preview=lambda shown=preview: frame(shown()))
+        yield progress

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from farm.runner.artifacts import (
@@ -31,6 +30,7 @@ from farm.runner.artifacts import (
     stage_facts,
 )
 from farm.storage.opening import open_store
+from jobs.bars import bar
 from jobs.console import (
     FarmCommand,
     JsonOption,
@@ -101,11 +101,13 @@ def download(
         files = list(artifact_files(opened, tenant, kind, name))
         total = sum(about.size for _, about, _ in files)
         paths: list[str] = []
-        with _transfer(f"{kind} {name[:_SHOWN]}", total) as advance:
+        copied = 0
+        with bar(f"{kind} {name[:_SHOWN]}", total, "bytes") as show:
             for file, about, read in files:
                 path = to / name / file
                 write_file(path, read())
-                advance(about.size)
+                copied += about.size
+                show(copied, file)
                 paths.append(str(path))
         if as_json:
             print_json({"kind": kind, "id": name, "files": paths, "size": total})
@@ -208,21 +210,6 @@ def _looking() -> Generator[Callable[[str], None], None, None]:
             status.update(f"reading the store: {count} artifacts, {name[:_SHOWN]}")
 
         yield seen
-
-
-@contextmanager
-def _transfer(label: str, total: int) -> Generator[Callable[[int], None], None, None]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda size: bar.advance(task, size)
 
 
 if __name__ == "__main__":

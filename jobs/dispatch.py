@@ -7,10 +7,11 @@ others' places go to edits of other images.
 """
 
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 from farm.errors import EditHungError, FarmError
@@ -135,6 +136,11 @@ class _Edit:
     stopping_since: float | None = None
     forced: bool = False
 
+    @cached_property
+    def first(self) -> str:
+        """Digest of the stage that it needs first; its own id if it has none."""
+        return next(iter(self.prepared.stages.values()), self.prepared.edit_id)
+
     @property
     def spent(self) -> float:
         """Accelerator seconds so far, by its own account."""
@@ -171,6 +177,8 @@ class Dispatcher:
     _running: dict[str, _Edit] = field(default_factory=dict[str, _Edit])
     _waiting: deque[tuple[str, _Edit]] = field(default_factory=deque[tuple[str, _Edit]])
     _made: "OrderedDict[str, None]" = field(default_factory=OrderedDict[str, None])
+    _making: Counter[str] = field(default_factory=Counter[str])
+    """Running edits by the stage that they need first."""
     _room: int = 0
     _good: int = 0
     _ill_since: float | None = None
@@ -199,6 +207,7 @@ class Dispatcher:
                     self.sleep(_TICK)  # paused, or waiting for the machine or for a retry
                 for name, outcome in ended:
                     edit = self._running.pop(name)
+                    self._making -= Counter((edit.first,))
                     last = self._settle(name, edit, outcome)
                     if last is not None:
                         seconds = self.clock() - (edit.started or 0.0)
@@ -209,34 +218,30 @@ class Dispatcher:
             self.flight.close()
 
     def _draw(self, source: Iterator[tuple[str, PreparedEdit]]) -> bool:
-        """Fill the waiting room; whether the source is exhausted."""
+        """Fill the waiting room until enough of it can start; whether the source is exhausted."""
         if self._wished is not Wish.run or self._ill_since is not None:
             return False
-        while self._wants_more():
+        free = self._room - len(self._running)
+        ready = [edit.first for _, edit in self._waiting if self._can_start(edit)]
+        alone = {first for first in ready if first not in self._made}
+        shared = sum(first in self._made for first in ready)
+        while len(alone) + shared < free and len(self._waiting) < _WAITING_PER_PLACE * self._room:
             try:
                 name, prepared = next(source)
             except StopIteration:
                 return True
-            self._waiting.append((name, _Edit(prepared)))
+            edit = _Edit(prepared)
+            self._waiting.append((name, edit))
+            if edit.first in self._made:
+                shared += 1
+            elif not self._making[edit.first]:
+                alone.add(edit.first)
         return False
 
-    def _wants_more(self) -> bool:
-        """Whether none of those that wait can start and there is room for one."""
-        free = self._room - len(self._running)
-        ready = [edit.prepared for _, edit in self._waiting if self._can_start(edit)]
-        alone = {_first_stage(prepared) for prepared in ready} - self._made.keys()
-        startable = len(alone) + sum(_first_stage(prepared) in self._made for prepared in ready)
-        return startable < free and len(self._waiting) < _WAITING_PER_PLACE * self._room
-
     def _can_start(self, edit: _Edit) -> bool:
-        return edit.not_before <= self.clock() and not self._is_being_made(edit.prepared)
-
-    def _is_being_made(self, prepared: PreparedEdit) -> bool:
-        """Whether a running edit makes a stage that this one needs too."""
-        first = _first_stage(prepared)
-        if first in self._made:
-            return False
-        return any(first == _first_stage(edit.prepared) for edit in self._running.values())
+        """Whether its time has come and no running edit makes the stage that it needs first."""
+        is_free = edit.first in self._made or not self._making[edit.first]
+        return is_free and edit.not_before <= self.clock()
 
     def _start(self) -> None:
         if self._wished is not Wish.run or self._ill_since is not None:
@@ -251,6 +256,7 @@ class Dispatcher:
             edit.started = edit.seen_at if edit.started is None else edit.started
             edit.seen, edit.stopping_since, edit.hung, edit.forced = None, None, False, False
             self._running[name] = edit
+            self._making[edit.first] += 1
             self.flight.start(name, edit.prepared)
             self.note("started", {"edit": name, "try": edit.tries.total + 1})
         self._waiting.extendleft(reversed(kept))
@@ -379,11 +385,6 @@ class Dispatcher:
         else:
             self._probe_pause = min(2 * self._probe_pause, _LONGEST_PROBE_PAUSE)
             self._next_probe = self.clock() + self._probe_pause
-
-
-def _first_stage(prepared: PreparedEdit) -> str:
-    """Digest of what an edit needs first; of an edit without stages, its own id."""
-    return next(iter(prepared.stages.values()), prepared.edit_id)
 
 
 def _where(edit: _Edit) -> str:

@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from rich.markup import escape
 from rich.table import Table
 
+from actors.sharing import Gpu, driver_gpus, weight_bytes
 from cluster.table import TABLE
 from farm.errors import FarmError, UnavailableError
 from farm.storage.opening import open_store
@@ -30,9 +31,7 @@ from farm.zoo.model_sets import open_model_set
 from jobs.console import FarmCommand, JsonOption, command_app, print_json, print_table
 from jobs.findings import Finding
 from jobs.machine_checks import (
-    Gpu,
     disk,
-    driver_gpus,
     graphics,
     open_files,
     ports,
@@ -165,8 +164,7 @@ def _store(uri: str) -> str:
 def _model_set(name: str) -> str:
     found = open_model_set(name)
     found.verify()
-    size = sum((found.folder / file).stat().st_size for file in found.digests)
-    return f"{len(found.digests)} weight files, {size / 1e6:.1f} MB, digests match"
+    return f"{len(found.digests)} weight files, {weight_bytes(found) / 1e6:.1f} MB, digests match"
 
 
 def _placement(model_sets: list[str], gpus: list[Gpu], available: int) -> Finding:
@@ -174,8 +172,7 @@ def _placement(model_sets: list[str], gpus: list[Gpu], available: int) -> Findin
     sizes: dict[str, int] = {}
     for name in model_sets:
         try:
-            found = open_model_set(name)
-            sizes[name] = sum((found.folder / file).stat().st_size for file in found.digests)
+            sizes[name] = weight_bytes(open_model_set(name))
         except (FarmError, OSError):
             continue  # said above
     if gpus:

@@ -56,6 +56,10 @@ def edit_many(
         str | None, typer.Option(metavar="METHOD,METHOD", help="Each edit by each of these.")
     ] = None,
     model_set: ModelSetOption = "scenes",
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="Model set that another door serves on the same GPUs; may be repeated."),
+    ] = None,
     tenant: Annotated[str, typer.Option(help="Whose edits.")] = TENANT,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Edits that run at once.")] = 8,
     max_accelerator_seconds: Annotated[
@@ -99,6 +103,7 @@ def edit_many(
         methods=tuple(compare.split(",")) if compare is not None else (),
         method=method,
         model_set=model_set,
+        beside=tuple(beside or ()),
         tenant=tenant,
         max_in_flight=max_in_flight,
         hang_seconds=hang_seconds,

@@ -39,6 +39,7 @@ from jobs.edit import parse_parameter
 from jobs.evaluation import scenes_run
 from jobs.evaluation.arms import plan_arms
 from jobs.evaluation.measures import measures_of
+from jobs.evaluation.running import show_plan
 from jobs.evaluation.scores import MEASURES
 from jobs.evaluation.tradeoff import draw_tradeoff
 from jobs.records import TENANT
@@ -96,6 +97,9 @@ def evaluate(
     ),
     max_in_flight: Annotated[int, typer.Option(min=1, help="Edits that run at once.")] = 8,
     inline: Annotated[bool, typer.Option(help="In this process, one by one, no Ray.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how many edits there are to do.")
+    ] = False,
 ) -> None:
     """Measure methods on held-out scenes against their exact truth, or on PIE-Bench."""
     parameters = dict(map(parse_parameter, param or []))
@@ -124,6 +128,9 @@ def evaluate(
     else:
         run = scenes_run
         own = {"edits": edits or _SCENES_EDITS, "types": parse_types(types), "pictures": pictures}
+    if dry_run:
+        show_plan(run.planned(arms, models=models, seed=seed, **own), opened)
+        return
     check_writable(opened)
     record: dict[str, Any] = run.evaluate(arms, **set_up, **own)
     if json_file is not None:

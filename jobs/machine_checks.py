@@ -3,14 +3,13 @@
 import resource
 import shutil
 import socket
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from actors.sharing import Gpu
 from cluster.fractions import needed_bytes, share_accelerators
 from cluster.settings import DASHBOARD_PORT, GCS_PORT, METRICS_PORT, SERVE_PORT
 from jobs.findings import Finding
@@ -21,45 +20,12 @@ _MIN_DISK = 10 * _GIB
 _MIN_FILES = 4096
 _LONGEST_FOLDER = 60
 """Ray adds up to 47 characters to make a socket's path, which ends at 107."""
-_SMI = (
-    "nvidia-smi",
-    "--query-gpu=name,driver_version,memory.total",
-    "--format=csv,noheader,nounits",
-)
-_SMI_SECONDS = 20
 _PORTS: Mapping[int, str] = {
     GCS_PORT: "Ray's head",
     SERVE_PORT: "HTTP",
     DASHBOARD_PORT: "Ray's dashboard",
     METRICS_PORT: "metrics",
 }
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A device as its driver describes it."""
-
-    name: str
-    driver: str
-    memory_bytes: int
-
-
-def driver_gpus(command: Sequence[str] = _SMI) -> list[Gpu]:
-    """What NVIDIA's driver shows; nothing where there is no driver."""
-    if shutil.which(command[0]) is None:
-        return []
-    try:
-        shown = subprocess.run(  # noqa: S603 - a fixed command
-            command, capture_output=True, text=True, timeout=_SMI_SECONDS, check=True
-        ).stdout
-    except (subprocess.SubprocessError, OSError):
-        return []
-    gpus: list[Gpu] = []
-    for line in shown.splitlines():
-        fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 3 and fields[2].isdigit():
-            gpus.append(Gpu(fields[0], fields[1], int(fields[2]) * 2**20))
-    return gpus
 
 
 def graphics(gpus: Sequence[Gpu]) -> Finding:

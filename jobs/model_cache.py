@@ -20,6 +20,7 @@ from farm.errors import InvalidRequestError, ModelSetError
 from farm.storage.opening import open_store
 from farm.storage.store import MissingKeyError
 from farm.zoo.model_sets import is_embedded, open_model_set
+from jobs.bars import bar
 from jobs.console import FarmCommand, command_app, say
 
 _MANIFEST = "model_set.json"
@@ -60,15 +61,17 @@ def fill(source: str, folder: Path) -> int:
             f"{source} holds no {_MANIFEST} with digests: give the folder of a model set"
         ) from error
     fetched = 0
-    for name, digest in digests.items():
-        path = _inside(folder, name)
-        if path.is_file() and _digest(path) == digest:
-            continue
-        data = store.get(name)
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise ModelSetError(f"{source}/{name} is not what {_MANIFEST} says: copy it anew")
-        _write(path, data)
-        fetched += 1
+    with bar(str(folder), len(digests)) as show:
+        for number, (name, digest) in enumerate(digests.items()):
+            show(number, name)
+            path = _inside(folder, name)
+            if path.is_file() and _digest(path) == digest:
+                continue
+            data = store.get(name)
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise ModelSetError(f"{source}/{name} is not what {_MANIFEST} says: copy it anew")
+            _write(path, data)
+            fetched += 1
     for name in _others(store.list("")):
         _write(_inside(folder, name), store.get(name))
     _write(folder / _MANIFEST, manifest)  # last: whoever sees it finds all the rest

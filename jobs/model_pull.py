@@ -18,8 +18,6 @@ import typer
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from farm.backbones.convert_networks import convert_network
-from farm.backbones.infinity.convert import convert_checkpoint
 from farm.backbones.weight_files import weights_file
 from farm.errors import ModelSetError, UnavailableError
 from farm.zoo.checkpoints import Checkpoint
@@ -32,8 +30,9 @@ from farm.zoo.model_sets import (
     open_model_set,
     write_manifest,
 )
-from farm.zoo.released_sets import Source, checkpoints_of, recipes_of, spec_for
+from farm.zoo.released_sets import Source, bytes_of, checkpoints_of, recipes_of, spec_for
 from jobs.console import FarmCommand, command_app, say
+from jobs.converting import write_checkpoint, write_network
 
 Variant = Literal["full", "fp16"]
 Fetch: TypeAlias = Callable[[str, str | None, Sequence[str]], Path]
@@ -58,15 +57,31 @@ def pull_command(
     safety_checker: Annotated[
         bool, typer.Option(help="Keep Stable Diffusion's safety checker, where there is one.")
     ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be fetched.")
+    ] = False,
 ) -> None:
     """Fetch released checkpoints from the hub as a model set."""
     folder = (to or models_folder()) / name
+    if dry_run:
+        _show_plan(name, folder)
+        return
     if has_manifest(folder):
         open_model_set(str(folder)).verify()
         say(f"{folder} is there, all digests match")
         return
     found = pull(name, folder, variant=variant, safety_checker=safety_checker)
     say(f"{found.folder}: {len(found.digests)} weight files; use it as --model-set {name}")
+
+
+def _show_plan(name: str, folder: Path) -> None:
+    """What a pull would fetch; the hub's cache is not asked."""
+    if has_manifest(folder):
+        say(f"{folder} is there: its digests would be compared, nothing fetched")
+        return
+    for one in checkpoints_of(name).values():
+        say(f"{one.repository}: {one.bytes / 1e9:.1f} GB in full precision, {one.licence}")
+    say(f"into {folder}: at most {bytes_of(name) / 1e9:.1f} GB, less what the hub's cache has")
 
 
 def from_hub(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
@@ -173,7 +188,7 @@ class _Assembly:
         for file, part in zip(checkpoint.files, ("infinity", "bsq_vae"), strict=True):
             fetched, found[part] = self._fetched(checkpoint, [file, f"{file}/*"])
             if not any((self.folder / part).glob("*.safetensors")):
-                convert_checkpoint(fetched / file, self.folder, "bf16", named=True)
+                write_checkpoint(fetched / file, self.folder, "bf16")
         return found
 
     def _fetched(self, about: Checkpoint, patterns: Sequence[str]) -> tuple[Path, PartSource]:
@@ -195,7 +210,7 @@ class _Assembly:
         if (target / "config.json").is_file() and any(target.glob("*.safetensors")):
             return
         if part in _CONVERTED or not any(fetched.glob("*.safetensors")):
-            convert_network(fetched, target)
+            write_network(fetched, target)
             return
         weights_file(fetched)  # says what is wrong before anything is there
         _link(fetched, target)

@@ -14,13 +14,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from farm.backbones.convert_networks import convert_network, network_kind
-from farm.backbones.infinity.convert import Precision, convert_checkpoint
+from actors.sharing import weight_bytes
+from farm.backbones.convert_networks import network_kind
+from farm.backbones.infinity.convert import Precision
 from farm.backbones.infinity.schedules import Size
 from farm.zoo.checking import check_networks
 from farm.zoo.checkpoints import CHECKPOINTS, Checkpoint
 from farm.zoo.infinity_sets import state_infinity
 from farm.zoo.model_sets import ModelSet, list_model_sets, open_model_set
+from jobs.bars import bar
 from jobs.console import (
     FarmCommand,
     JsonOption,
@@ -30,6 +32,7 @@ from jobs.console import (
     print_table,
     say,
 )
+from jobs.converting import write_checkpoint, write_network
 from jobs.model_pull import pull_command
 
 app = command_app("List, fetch, convert and check models.")
@@ -59,7 +62,8 @@ def list_command(
 def check_command(model_set: ModelSetOption = "scenes", as_json: JsonOption = False) -> None:
     """Compare every weight file with its digest, and its keys and shapes with its network."""
     found = open_model_set(model_set)
-    found.verify()
+    with bar(f"digests of {found.name}", weight_bytes(found), "bytes") as show:
+        found.verify(show)
     parts = check_networks(found)
     if as_json:
         more = {"verified": True, "parts": [asdict(part) for part in parts]}
@@ -91,7 +95,7 @@ def convert_command(
     """Write a released checkpoint as safetensors, which are memory-mapped ever after."""
     kind = network_kind(source)
     if kind is not None:
-        written = convert_network(source, folder / (part or kind))
+        written = write_network(source, folder / (part or kind))
         if as_json:
             print_json({**asdict(written), "folder": str(written.folder)})
         else:
@@ -100,7 +104,7 @@ def convert_command(
                 f"{written.bytes / 1e6:,.1f} MB"
             )
         return
-    done = convert_checkpoint(source, folder, precision, named=True)
+    done = write_checkpoint(source, folder, precision)
     stated = state_infinity(folder, size)
     if as_json:
         record = {"kind": done.kind, "files": list(map(str, done.files)), "bytes": done.bytes}
@@ -114,11 +118,10 @@ def convert_command(
 def _sets_table(found: list[ModelSet]) -> Table:
     table = Table("name", "networks", "size", "image", "tokens", "folder", box=None)
     for one in found:
-        size = sum((one.folder / name).stat().st_size for name in one.digests)
         table.add_row(
             one.name,
             str(len(one.digests)),
-            f"{size / 1e6:.1f} MB",
+            f"{weight_bytes(one) / 1e6:.1f} MB",
             f"{one.spec.image_size} px",
             str(one.spec.tokens),
             str(one.folder),

@@ -1,7 +1,7 @@
 """Where a job's edits run: on a farm of actors, or in this process."""
 
 import importlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -50,18 +50,26 @@ class FarmRunner:
         return self.farm.executor()
 
 
-def choose_runner(model_set: ModelSet, store: Store, tenant: str, *, inline: bool) -> OpenRunner:
+def choose_runner(
+    model_set: ModelSet,
+    store: Store,
+    tenant: str,
+    *,
+    inline: bool,
+    beside: Sequence[ModelSet] = (),
+) -> OpenRunner:
     """The runner that a command asked for; nothing is started or loaded before it is opened."""
-    opened = _open_inline if inline else _open_on_farm
-    return partial(opened, model_set, store, tenant)
+    if inline:
+        return partial(_open_inline, model_set, store, tenant)
+    return partial(_open_on_farm, model_set, store, tenant, beside)
 
 
 @contextmanager
 def _open_on_farm(
-    model_set: ModelSet, store: Store, tenant: str
+    model_set: ModelSet, store: Store, tenant: str, beside: Sequence[ModelSet]
 ) -> Generator[FarmRunner, None, None]:
     say("starting the farm")
-    with local_ray(), open_model_set_farm(model_set) as farm:
+    with local_ray(), open_model_set_farm(model_set, beside=beside) as farm:
         yield FarmRunner(farm, PatientStore(store), tenant)
 
 

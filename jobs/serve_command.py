@@ -6,11 +6,16 @@
 Starting takes some 25 s, most of it the backbones' networks; `/readyz` says when edits start.
 """
 
+import os
 import signal
+import tempfile
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import ray
 import typer
 from ray import serve as ray_serve
 
@@ -34,6 +39,10 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     store: Annotated[str, typer.Option(help="Path, file:// or s3://bucket.")] = "out/store",
     model_set: ModelSetOption = "scenes",
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="Model set that another door serves on the same GPUs; may be repeated."),
+    ] = None,
     keys: Annotated[Path | None, typer.Option(help="Keys file; see `editfarm keys`.")] = None,
     image_store: Annotated[
         list[str] | None,
@@ -65,6 +74,7 @@ def serve(
     settings = Settings(
         store=opened.uri,
         model_set=model_set,
+        beside=tuple(beside or ()),
         keys_file=keys,
         image_stores=dict(_named_store(text) for text in image_store or []),
         webhook_hosts=tuple(webhook_host or ()),
@@ -72,7 +82,7 @@ def serve(
         replicas=replicas,
     )
     say("starting Ray and Serve")
-    with local_ray():
+    with local_ray(), _key_to_ray() as watch:
         ray_serve.start(http_options={"host": host, "port": port})
         try:
             ray_serve.run(build(settings), name="editfarm", route_prefix="/")
@@ -81,10 +91,30 @@ def serve(
                 page = build_studio(StudioSettings(with_keys=keys is not None))
                 ray_serve.run(page, name="studio", route_prefix="/studio")
                 say(f"studio: http://{shown}:{port}/studio/")
+            say(f"from another shell: {watch} editfarm top")
             say(f"http://{shown}:{port}/v1/edits; ready when /readyz says so; Ctrl-C ends it")
             _until_asked()
         finally:
             ray_serve.shutdown()
+
+
+@contextmanager
+def _key_to_ray() -> Generator[str]:
+    """What another command needs in its environment to see this Ray, for as long as it lives.
+
+    The token of a Ray of our own is random and kept in this process; a file of this user has it, so
+    that nobody else on this machine can read it from a command line.
+    """
+    found = f"RAY_ADDRESS={ray.get_runtime_context().gcs_address}"
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    if token is None or os.environ.get("RAY_AUTH_MODE") != "token":
+        yield found
+        return
+    with tempfile.TemporaryDirectory(prefix="editfarm-") as folder:  # its mode is 700
+        path = Path(folder) / "token"
+        path.write_text(token, encoding="ascii")
+        path.chmod(0o600)
+        yield f"{found} RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={path}"
 
 
 def _named_store(text: str) -> tuple[str, str]:

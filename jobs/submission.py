@@ -37,6 +37,7 @@ class Submission:
         methods: to compare; none for each line's own.
         method: of lines that name none.
         model_set: a name or a folder.
+        beside: model sets that other doors serve on the same GPUs.
         tenant: whose job.
         max_in_flight: edits that run at once.
         hang_seconds: see `jobs.dispatch.Limits`.
@@ -56,6 +57,7 @@ class Submission:
     methods: tuple[str, ...] = ()
     method: str | None = None
     model_set: str = "scenes"
+    beside: tuple[str, ...] = ()
     tenant: str = TENANT
     max_in_flight: int = 8
     hang_seconds: float = 600.0
@@ -139,7 +141,13 @@ def run_submission(
                 f"{batch.name} has changed since job {job} was submitted, and is job {batch.job} "
                 "now: submit it with `editfarm edit-many`, which does only what is missing"
             )
-        runner = choose_runner(batch.model_set, batch.store, batch.tenant, inline=submission.inline)
+        runner = choose_runner(
+            batch.model_set,
+            batch.store,
+            batch.tenant,
+            inline=submission.inline,
+            beside=[open_model_set(name) for name in submission.beside],
+        )
         options = JobOptions(
             limits=submission.limits,
             edit_accelerator_seconds=submission.edit_accelerator_seconds,

@@ -11,7 +11,6 @@ manifest's edits); what is in the store is not made again. Then a plain loop, or
 of each anchor instead of all.
 """
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,23 +19,23 @@ import torch
 import typer
 from pydantic import ValidationError
 
-from actors.local import local_ray
-from actors.zoo_training import train_on_workers
 from farm.errors import FarmError, InvalidRequestError
 from farm.images import encode_png
 from farm.methods.learnable_regions.config import LearnableRegionsConfig
-from farm.requests import describe as explain
-from farm.requests import parse_request
+from farm.requests import describe, parse_request
 from farm.requests.learnable_regions import LearnableRegionsParameters
 from farm.runner import PreparedEdit, load_stage, prepare, read_image
 from farm.runner.learnable_regions import ANALYSIS, TABLE, unpack_analysis, unpack_table
+from farm.storage.commits import read_commit
+from farm.storage.layout import stage_prefix
 from farm.storage.opening import open_store
 from farm.storage.store import Store, check_writable
 from farm.zoo.model_sets import ModelSet, open_model_set
 from farm.zoo.recipes.anchornet import AnchorNetRecipe, Tables
-from farm.zoo.recipes.loop import LoopConfig, Training, train_recipe
+from farm.zoo.recipes.loop import LoopConfig, Training
 from farm.zoo.scenes.edits import edit_truth, parse_types, sample_edits
 from farm.zoo.scenes.requests import edit_name, edit_request
+from jobs.bars import bar
 from jobs.batch import EditRunner, Messages
 from jobs.console import FarmCommand, ModelSetOption, command_app, say
 from jobs.edit import parse_parameter
@@ -44,10 +43,9 @@ from jobs.importers import Reading
 from jobs.manifests import BrokenLine
 from jobs.records import TENANT
 from jobs.runners import choose_runner
-from jobs.train_zoo import describe
+from jobs.train_zoo import show_training, train_elsewhere
 
 _METHOD = "learnable_regions"
-_SAY_EVERY = 30.0
 
 app = command_app()
 
@@ -74,6 +72,9 @@ def main(
     ] = 0,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Tables made at once.")] = 8,
     inline: Annotated[bool, typer.Option(help="Tables in this process, no Ray.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what there is to do.")
+    ] = False,
 ) -> None:
     """Train one AnchorNet over many images; the same command resumes an interrupted run."""
     models, opened = open_model_set(model_set), open_store(store)
@@ -84,6 +85,11 @@ def main(
         prepared = list(_scenes(edits, seed, types, models, parameters))
     else:
         prepared = list(_listed(manifest, models, parameters))
+    if dry_run:
+        made = (stage_prefix(TENANT, edit.stages[TABLE]) for edit in prepared)
+        missing = sum(read_commit(opened, prefix) is None for prefix in made)
+        say(f"{missing} tables of {len(prepared)} are to be made, then {steps} steps")
+        return
     check_writable(opened)
     with choose_runner(models, opened, TENANT, inline=inline)() as runner:
         _run(runner, prepared, max_in_flight)
@@ -109,7 +115,7 @@ def _config(models: ModelSet, parameters: dict[str, Any]) -> LearnableRegionsCon
     try:
         checked = LearnableRegionsParameters.model_validate(parameters)
     except ValidationError as error:
-        raise InvalidRequestError(f"--param: {explain(error)}") from error
+        raise InvalidRequestError(f"--param: {describe(error)}") from error
     return models.learnable_regions.with_parameters(checked)
 
 
@@ -150,21 +156,19 @@ def _run(runner: EditRunner, prepared: list[PreparedEdit], in_flight: int) -> No
     Raises:
         FarmError: as the first edit that failed gave it; the others are in the store.
     """
-    done, last = 0, time.monotonic()
+    done = 0
     failures: list[FarmError] = []
-
-    def watch(messages: Messages) -> None:
-        nonlocal last
-        if time.monotonic() - last > _SAY_EVERY:
-            last = time.monotonic()
-            say(f"{done}/{len(prepared)} tables, {len(messages)} running")
-
     named = ((f"table-{number}", edit) for number, edit in enumerate(prepared, 1))
-    for name, outcome in runner.run(named, in_flight=in_flight, watch=watch):
-        done += 1
-        if isinstance(outcome, FarmError):
-            say(f"failed {name}: {outcome.message}")
-            failures.append(outcome)
+    with bar("tables", len(prepared)) as show:
+
+        def watch(messages: Messages) -> None:
+            show(done, f"{len(messages)} running")
+
+        for name, outcome in runner.run(named, in_flight=in_flight, watch=watch):
+            done += 1
+            if isinstance(outcome, FarmError):
+                say(f"failed {name}: {outcome.message}")
+                failures.append(outcome)
     if failures:
         raise failures[0]
 
@@ -189,12 +193,9 @@ def _train(
         return Training(AnchorNetRecipe(tables, config, seed=loop.seed), loop, out)
 
     if workers:
-        with local_ray():
-            train_on_workers(build, workers=workers)
+        train_elsewhere("AnchorNet", build, workers)
     else:
-        for report in train_recipe(build()):
-            if report.evaluation:
-                say(describe(report))
+        show_training("AnchorNet", build())
     return build()
 
 

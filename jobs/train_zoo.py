@@ -9,22 +9,22 @@ unet, inpainting (docs/zoo.md has times). State lives in `out/zoo`: the checkpoi
 what is exported at the end. Interrupt at will, the same command resumes.
 """
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 
 from actors.local import local_ray
 from actors.zoo_training import train_on_workers
 from farm.allocator import keep_freed_memory
 from farm.zoo.recipes.loop import Report, Training, train_recipe
 from farm.zoo.recipes.parts import PARTS, check_needs, find_part
-from jobs.console import FarmCommand, command_app
-
-console = Console(stderr=True)
+from jobs.bars import bar, watched
+from jobs.console import FarmCommand, command_app, say
 
 
 def describe(report: Report) -> str:
@@ -48,6 +48,9 @@ def main(
         int, typer.Option(min=0, help="Ray Train workers; 0 trains in this process")
     ] = 0,
     threads: Annotated[int, typer.Option(min=1, help="torch threads a worker")] = 2,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what there is to do.")
+    ] = False,
 ) -> None:
     """Train a part and export it; the same command resumes an interrupted run."""
     chosen = find_part(part)
@@ -59,18 +62,46 @@ def main(
         torch.set_num_threads(threads)
         return Training(chosen.recipe(out / "export", start_from), config, out)
 
+    if dry_run:
+        begun = build().step
+        say(f"{part}: {max(0, config.steps - begun)} steps of {config.steps} are to be done")
+        say(f"batches of {config.batch_size}, into {out}")
+        return
     if workers:
-        with local_ray():
-            train_on_workers(build, workers=workers)
+        train_elsewhere(part, build, workers)
     else:
         keep_freed_memory()
-        for report in train_recipe(build()):
-            if report.evaluation or report.step % 50 == 0:
-                console.print(describe(report))
+        show_training(part, build())
     training = build()
     training.recipe.export(training.averaged(), out / "export")
-    console.print(f"{part}: {training.step} steps, exported to {out / 'export' / part}")
-    console.print(f"curve: {training.curve}")
+    say(f"{part}: {training.step} steps, exported to {out / 'export' / part}")
+    say(f"curve: {training.curve}")
+
+
+def show_training(title: str, training: Training) -> None:
+    """Train to the end with a bar, and a line for each evaluation."""
+    with bar(title, training.config.steps, done=training.step) as show:
+        for report in train_recipe(training):
+            show(report.step, f"loss {report.loss:.4f}")
+            if report.evaluation:
+                say(describe(report))
+
+
+def train_elsewhere(title: str, build: Callable[[], Training], workers: int) -> None:
+    """Train to the end on Ray Train's workers; how far they are is read off the curve."""
+    training = build()
+    curve, steps = training.curve, training.config.steps
+    with local_ray(), watched(title, steps, lambda: last_step(curve), done=training.step):
+        train_on_workers(build, workers=workers)
+
+
+def last_step(curve: Path) -> int:
+    """The newest step of a curve; 0 where there is none yet."""
+    try:
+        *_, last = curve.read_text(encoding="utf-8").splitlines()
+        return int(json.loads(last)["step"])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from farm.zoo.measures.catalogue import Measure, check_lines, find_measures
 from farm.zoo.measures.unrounded import write_unrounded
 from farm.zoo.model_sets import file_digest
 from farm.zoo.weights import SCENES_FOLDER
+from jobs.bars import Told
 from jobs.called import command_line
 from jobs.console import print_table, say, write_file
 
@@ -43,13 +44,15 @@ def evaluate(
 ) -> None:
     """Measure networks against the lines that they are to reach."""
     torch.set_num_threads(threads)
-    bench = Bench(networks, cases=cases, seed=seed, tell=_tell)
+    told = Told()
+    bench = Bench(networks, cases=cases, seed=seed, tell=told)
     chosen = find_measures(measurement or [], bench)
     started = time.monotonic()
-    record: dict[str, Any] = {"figures": _measure(chosen, bench)}
-    record["lines"] = check_lines(record["figures"])
-    if unrounded is not None:
-        record["unrounded"] = _measure_unrounded(chosen, bench, unrounded)
+    with told:
+        record: dict[str, Any] = {"figures": _measure(chosen, bench)}
+        record["lines"] = check_lines(record["figures"])
+        if unrounded is not None:
+            record["unrounded"] = _measure_unrounded(chosen, bench, unrounded)
     record["provenance"] = {
         "command": command_line(),
         "seed": seed,
@@ -82,10 +85,6 @@ def _measure_unrounded(
         say(f"in fp32: {', '.join(parts)}")
         figures = _measure(measures, replace(bench, networks=Path(folder)))
     return {"parts": parts, "figures": figures, "lines": check_lines(figures)}
-
-
-def _tell(what: str, done: int, total: int) -> None:
-    say(f"{what}: {done}/{total}")
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ The only file that sees both Ray's `serve` and ours.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from ray import serve as ray_serve
@@ -72,8 +72,8 @@ class DispatcherDeployment:
     async def forget(self, tenant: str, names: Sequence[str], stored_bytes: int) -> None:
         await self._dispatcher.forget(tenant, names, stored_bytes)
 
-    async def snapshot(self) -> Snapshot:
-        return await self._dispatcher.snapshot()
+    async def snapshot(self, looked_at: Collection[tuple[str, str]] = ()) -> Snapshot:
+        return await self._dispatcher.snapshot(looked_at)
 
     async def ready(self) -> bool:
         return await self._dispatcher.ready()
@@ -131,8 +131,8 @@ class RemoteDoor:
     async def forget(self, tenant: str, names: Sequence[str], stored_bytes: int) -> None:
         await _answer(self._handle.forget.remote(tenant, names, stored_bytes))
 
-    async def snapshot(self) -> Snapshot:
-        return await _answer(self._handle.snapshot.remote())
+    async def snapshot(self, looked_at: Collection[tuple[str, str]] = ()) -> Snapshot:
+        return await _answer(self._handle.snapshot.remote(tuple(looked_at)))
 
     async def ready(self) -> bool:
         try:

@@ -7,7 +7,7 @@ goes on. Should two live at once for a moment, edits are run twice and committed
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from serve.intake import Intake
 from serve.job_runner import JobRunner
 from serve.ledger import Ledger
 from serve.limits import TenantLimits
+from serve.looks import Looks
 from serve.queueing import FairQueue, Waiting
 from serve.records import EditRecord, Priority, created_at, is_id
 from serve.webhooks import Courier
@@ -81,7 +82,7 @@ class Dispatcher:
         self._stopping: set[tuple[str, str]] = set()
         self._telling: set[tuple[str, str]] = set()
         self._background: set[asyncio.Task[None]] = set()
-        self._pace = Pace()
+        self._pace, self._looks = Pace(), Looks()
         self._snapshot: tuple[float, Snapshot] = (-1.0, Snapshot())
         self._counted: set[str] = set()
         self._ends: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
@@ -141,10 +142,12 @@ class Dispatcher:
     async def open_job(self, tenant: str, name: str) -> None:
         self._jobs.start(tenant, name)
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, looked_at: Collection[tuple[str, str]] = ()) -> Snapshot:
         now = time.monotonic()
+        self._looks.note(looked_at, now)
         if now - self._snapshot[0] > _SNAPSHOT_SECONDS:
-            messages = await self._farm.progress() if self._running else {}
+            shown = [board_name(*key) for key in self._looks.at(now) if key in self._running]
+            messages = await self._farm.progress(shown) if self._running else {}
             self._snapshot = now, self._look(messages, now)
         return self._snapshot[1]
 

@@ -3,7 +3,7 @@
 Both have twins without Ray (`serve.inline`), so that everything above is tested without it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -38,8 +38,12 @@ class EditFarm(Protocol):
         """Ask an edit to stop between two steps."""
         ...
 
-    async def progress(self) -> Mapping[str, Mapping[str, Any]]:
-        """The latest step of each edit that runs, by name; empty when nobody knows."""
+    async def progress(self, looked_at: Collection[str] = ()) -> Mapping[str, Mapping[str, Any]]:
+        """The latest step of each edit that runs, by name; empty when nobody knows.
+
+        Args:
+            looked_at: edits whose pictures are wanted, as `preview` of their steps.
+        """
         ...
 
     async def ready(self) -> bool:
@@ -57,6 +61,7 @@ class Step:
         total: upper bound of its steps.
         loss: of this step, where there is one.
         eta_seconds: until the stage's end, as its steps so far went.
+        preview: the picture as it stood a moment ago, a small JPEG; only of edits looked at.
     """
 
     stage: str
@@ -64,6 +69,7 @@ class Step:
     total: int
     loss: float | None = None
     eta_seconds: float | None = None
+    preview: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +109,12 @@ class DispatcherDoor(Protocol):
         """The record says that the edit, or job, shall stop."""
         ...
 
-    async def snapshot(self) -> Snapshot:
-        """How many wait, and what runs."""
+    async def snapshot(self, looked_at: Collection[tuple[str, str]] = ()) -> Snapshot:
+        """How many wait, and what runs.
+
+        Args:
+            looked_at: tenants and ids of edits whose pictures are wanted, now and for a while.
+        """
         ...
 
     async def ready(self) -> bool:

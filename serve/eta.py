@@ -35,7 +35,7 @@ class Pace:
         known.latest = step
         done, left = step - known.first, max(0, total - step)
         eta = left * (now - known.seen) / done if done > 0 else None
-        return Step(stage, step, total, message.get("loss"), eta)
+        return Step(stage, step, total, message.get("loss"), eta, message.get("preview"))
 
     def keep(self, names: AbstractSet[str]) -> None:
         """Forget all other edits."""

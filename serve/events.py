@@ -52,15 +52,16 @@ class Listeners:
 
 
 async def edit_events(
-    watcher: Watcher, tenant: str, name: str, listeners: Listeners
+    watcher: Watcher, tenant: str, name: str, listeners: Listeners, *, previews: bool = True
 ) -> AsyncIterator[bytes]:
     """`state` first and on every change of state, `progress` on every step, the end's name last.
 
-    The stream ends with the edit: `done`, `failed`, `cancelled`, or `deleted`.
+    The stream ends with the edit: `done`, `failed`, `cancelled`, or `deleted`. With `previews`
+    `progress` says where the latest picture is.
     """
     with listeners.counted(tenant):
         state = None
-        follow = watcher.follow(tenant, name)
+        follow = watcher.follow(tenant, name, previews=previews)
         try:
             async for found in with_heartbeats(follow, _HEARTBEAT_SECONDS):
                 if found is None:

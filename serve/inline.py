@@ -2,10 +2,11 @@
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from actors.previews import Previews
 from farm.calls import Executor
 from farm.progress import Progress
 from farm.results import EditResult
@@ -26,6 +27,7 @@ class InlineFarm:
         self._host, self._store = host, store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inline-farm")
         self._messages: dict[str, Mapping[str, Any]] = {}
+        self._looked_at: frozenset[str] = frozenset()
         self._stopping: set[str] = set()
         self._lock = threading.Lock()
         self._closing = False
@@ -49,21 +51,29 @@ class InlineFarm:
         with self._lock:
             self._stopping.add(name)
 
-    async def progress(self) -> Mapping[str, Mapping[str, Any]]:
+    async def progress(self, looked_at: Collection[str] = ()) -> Mapping[str, Mapping[str, Any]]:
         with self._lock:
+            self._looked_at = frozenset(looked_at)
             return dict(self._messages)
 
     async def ready(self) -> bool:
         return True
 
     def _run(self, name: str, prepared: PreparedEdit, tenant: str) -> EditResult:
+        previews = Previews()
+        shown: bytes | None = None
+
         def report(progress: Progress) -> None:
+            nonlocal shown
+            if name in self._looked_at:
+                shown = previews.take(progress) or shown
             with self._lock:
                 self._messages[name] = {
                     "stage": progress.stage,
                     "step": progress.step,
                     "total": progress.total,
                     "loss": progress.loss,
+                    "preview": shown,
                 }
 
         try:

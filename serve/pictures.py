@@ -110,6 +110,13 @@ def finished(edited: bytes, wish: Wish, *, original: bytes, mask: bytes | None) 
             return encode_webp(image, quality=quality, alpha=alpha)
 
 
+def partial(preview: bytes, wish: Wish, *, original: bytes, mask: bytes | None) -> bytes:
+    """A small picture of an edit on its way, in the form and size that its result will have."""
+    height, width = decode_image(original).image.shape[-2:]
+    grown = encode_png(_resized(decode_image(preview).image, (width, height)))
+    return finished(grown, wish, original=original, mask=mask)
+
+
 def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     width, height = size
     scaled = F.interpolate(image[None], (height, width), mode="bicubic", antialias=True)

@@ -4,13 +4,14 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from actors.calls import awaited
-from actors.edits import StoredEdit, load_host
+from actors.edits import StoredEdit, load_host, placement_beside
 from actors.farm_session import FarmSession, join_farm
+from actors.warming import warm_up_calls
 from farm.errors import FarmError, UnavailableError
 from farm.results import EditResult
 from farm.runner import PreparedEdit
@@ -68,8 +69,10 @@ class RayFarm:
         if self._session is not None:
             self._session.stop(name)
 
-    async def progress(self) -> Mapping[str, Mapping[str, Any]]:
-        return {} if self._session is None else await asyncio.to_thread(self._session.progress)
+    async def progress(self, looked_at: Collection[str] = ()) -> Mapping[str, Mapping[str, Any]]:
+        if self._session is None:
+            return {}
+        return await asyncio.to_thread(self._session.progress, looked_at)
 
     async def ready(self) -> bool:
         """Whether the backbones answer; one question is under way at a time, however many ask."""
@@ -108,14 +111,20 @@ class RayFarm:
 def ray_farm(settings: Settings) -> RayFarm:
     """The cluster's farm with the settings' model set."""
     models = open_model_set(settings.model_set)
-    session = partial(
-        join_farm,
+    beside = [open_model_set(name) for name in settings.beside]
+    return RayFarm(partial(_joined, models, beside, settings), open_store(settings.store))
+
+
+def _joined(models: ModelSet, beside: Sequence[ModelSet], settings: Settings) -> FarmSession:
+    """The cluster's farm, in which this model set has all of a device, or its share of one."""
+    return join_farm(
         partial(load_host, models),
         _name_in_farm(models),
         replicas=settings.backbones,
         max_replicas=max(settings.backbones, settings.max_backbones),
+        placement=placement_beside(models, beside),
+        warm_up=warm_up_calls(models.spec),
     )
-    return RayFarm(session, open_store(settings.store))
 
 
 def _name_in_farm(models: ModelSet) -> str:

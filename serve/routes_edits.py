@@ -144,6 +144,32 @@ def edit_routes(services: Services) -> APIRouter:
         """An address that gives this output to whoever has it, for an hour."""
         return {"url": await edits_link(services, request, tenant, edit_id, name)}
 
+    @routes.get(
+        "/{edit_id}/preview",
+        response_class=Response,
+        responses={
+            **problems(404),
+            200: {
+                "description": "At most 256 pixels wide and high.",
+                "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+            },
+        },
+    )
+    async def preview(
+        tenant: Caller,
+        edit_id: EditId,
+        picture: Annotated[
+            str, Query(max_length=64, description="As `progress` has it; any, for the latest.")
+        ] = "",
+    ) -> Response:
+        """The picture as it stands half-way; 404 while there is none.
+
+        Being asked for, pictures are made for some seconds: ask again.
+        """
+        del picture  # tells a browser's cache one picture from the next
+        found = await watcher.preview(tenant, edit_id)
+        return Response(found, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
     @routes.post("/{edit_id}/cancel", response_model=EditView, responses=problems(404))
     async def cancel(tenant: Caller, edit_id: EditId) -> dict[str, Any]:
         """Stop an edit: at once if it waits, else between two steps. Again is no error."""
@@ -176,11 +202,14 @@ def edit_routes(services: Services) -> APIRouter:
             },
         },
     )
-    async def events(tenant: Caller, edit_id: EditId) -> StreamingResponse:
-        """Server-Sent Events until the edit has ended."""
+    async def events(tenant: Caller, edit_id: EditId, previews: bool = True) -> StreamingResponse:
+        """Server-Sent Events until the edit has ended.
+
+        While somebody listens, the edit shows pictures of itself, unless `previews` is false.
+        """
         await watcher.look(tenant, edit_id)
         services.listeners.check(tenant)
-        stream = edit_events(watcher, tenant, edit_id, services.listeners)
+        stream = edit_events(watcher, tenant, edit_id, services.listeners, previews=previews)
         headers = {"X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 

@@ -22,7 +22,7 @@ from serve.forms import attached, open_form, parse_json_object, submission, text
 from serve.gate import Caller
 from serve.intake import Submission
 from serve.openapi import OPENAI_BODY, problems
-from serve.pictures import Wish, check_mask, drawn_mask, finished, parse_size
+from serve.pictures import Wish, check_mask, drawn_mask, finished, parse_size, partial
 from serve.problems import ProblemError, problem_body
 from serve.records import EditRecord
 from serve.routes_edits import edits_link
@@ -30,11 +30,12 @@ from serve.services import Services
 
 _WAIT_SECONDS = 600.0
 _MOST = 10
+_MOST_PARTIAL = 3
 _HEARTBEAT_SECONDS = 15.0
 _PARAMETER = re.compile(r"parameters\[([a-z_]{1,64})\]")
 _TAKE_MASKS = ("edit_infinity",)
 """Methods that use a mask themselves; what it keeps is put back for all."""
-_IGNORED = ("background", "quality", "input_fidelity", "moderation", "partial_images")
+_IGNORED = ("background", "quality", "input_fidelity", "moderation")
 """Of OpenAI's own models; they change nothing here."""
 
 
@@ -48,6 +49,7 @@ class _Order:
     wish: Wish
     by_url: bool
     stream: bool
+    partial_images: int
 
 
 def openai_routes(services: Services) -> APIRouter:
@@ -103,11 +105,13 @@ class _Call:
         return {"b64_json": encoded, **about}
 
     async def events(self, records: list[EditRecord]) -> AsyncIterator[bytes]:
-        """An event for each picture, then none: the stream ends."""
+        """An event for each picture, after some of it half-way; then none: the stream ends."""
 
         async def completed() -> AsyncIterator[bytes]:
             for record in records:
                 try:
+                    async for half_way in self._partial(record):
+                        yield half_way
                     await self._end(record)
                     picture = await self._picture(record)
                 except ProblemError as error:
@@ -119,17 +123,43 @@ class _Call:
         async for found in with_heartbeats(completed(), _HEARTBEAT_SECONDS):
             yield b": still here\n\n" if found is None else found
 
+    async def _partial(self, record: EditRecord) -> AsyncIterator[bytes]:
+        """The first pictures of an edit on its way, as many as are wished for, as they come."""
+        order, sent = self._order, 0
+        if not order.partial_images:
+            return
+        follow = self._services.watcher.follow(self._tenant, record.id, previews=True)
+        deadline, seen = time.monotonic() + _WAIT_SECONDS, None
+        while sent < order.partial_images:
+            try:
+                found = await asyncio.wait_for(anext(follow, None), deadline - time.monotonic())
+            except TimeoutError:
+                return
+            if found is None:
+                return
+            preview = None if found[1] is None else found[1].preview
+            if preview is not None and preview != seen:
+                picture = await asyncio.to_thread(
+                    partial, preview, order.wish, original=order.image, mask=order.mask
+                )
+                about = {"partial_image_index": sent, **self._about(picture)}
+                yield event(
+                    "image_edit.partial_image", {"type": "image_edit.partial_image", **about}
+                )
+                seen, sent = preview, sent + 1
+
     def _completed(self, picture: bytes) -> dict[str, Any]:
+        return {"type": "image_edit.completed", **self._about(picture), "usage": None}
+
+    def _about(self, picture: bytes) -> dict[str, Any]:
         size = self._order.wish.size
         return {
-            "type": "image_edit.completed",
             "b64_json": base64.b64encode(picture).decode("ascii"),
             "created_at": int(time.time()),
             "size": "auto" if size is None else f"{size[0]}x{size[1]}",
             "output_format": self._order.wish.file_format,
             "background": "auto",
             "quality": "auto",
-            "usage": None,
         }
 
     async def _end(self, record: EditRecord) -> None:
@@ -170,10 +200,11 @@ async def _read_order(request: Request, services: Services) -> _Order:
     by_url = _choice(fields, "response_format", ("b64_json", "url")) == "url"
     stream = _choice(fields, "stream", ("false", "true")) == "true"
     count = _whole(fields, "n", 1, 1, min(_MOST, limits.max_edits)) or 1
+    partial_images = _whole(fields, "partial_images", 0, 0, _MOST_PARTIAL) or 0
     for name in _IGNORED:
         fields.pop(name, None)
     submissions = _submissions(fields, image, mask, count, services)
-    return _Order(submissions, image, mask, wish, by_url, stream)
+    return _Order(submissions, image, mask, wish, by_url, stream, partial_images)
 
 
 def _submissions(

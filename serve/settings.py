@@ -20,6 +20,9 @@ class Settings(BaseModel):
     store: str = "out/store"
     """Path, file:// or s3://bucket/prefix; every replica must see it."""
     model_set: str = "scenes"
+    beside: tuple[str, ...] = ()
+    """Model sets that other doors of the same cluster serve on the same accelerators: each takes a
+    share of a device by its memory, where a backbone otherwise takes all of one."""
     keys_file: Path | None = None
     """Tenants and the digests of their keys; without one, only loopback is served."""
     image_stores: dict[str, str] = {}

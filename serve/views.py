@@ -1,5 +1,6 @@
 """How records look to clients."""
 
+import hashlib
 import math
 from typing import Any
 
@@ -18,6 +19,9 @@ class Progress(BaseModel):
     loss: float | None = None
     eta_seconds: float | None = None
     """Until the end of this stage."""
+    preview: str | None = None
+    """Where the picture as it stands can be had, while it is looked at; another one, another
+    address."""
 
 
 class FailureView(BaseModel):
@@ -95,6 +99,7 @@ def edit_view(record: EditRecord, step: Step | None = None) -> dict[str, Any]:
             total=step.total,
             loss=step.loss if step.loss is not None and math.isfinite(step.loss) else None,
             eta_seconds=None if step.eta_seconds is None else round(step.eta_seconds, 1),
+            preview=None if step.preview is None else preview_path(record.id, step.preview),
         )
     state: State = "running" if progress is not None else record.state
     return EditView(
@@ -115,6 +120,11 @@ def edit_view(record: EditRecord, step: Step | None = None) -> dict[str, Any]:
         user=record.user,
         job=record.job,
     ).model_dump()
+
+
+def preview_path(name: str, picture: bytes) -> str:
+    """The address of an edit's picture on its way; the digest tells one picture from the next."""
+    return f"/v1/edits/{name}/preview?picture={hashlib.sha256(picture).hexdigest()[:12]}"
 
 
 def job_view(job: JobRecord) -> dict[str, Any]:

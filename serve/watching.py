@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from serve.doors import DispatcherDoor, Snapshot, Step
 from serve.ledger import Ledger
+from serve.looks import Looks
 from serve.problems import BusyError, NotFoundError
 from serve.records import EditRecord
 
@@ -26,7 +27,7 @@ class Watcher:
 
     def __init__(self, ledger: Ledger, door: DispatcherDoor) -> None:
         self._ledger, self._door = ledger, door
-        self._snapshot = Snapshot()
+        self._snapshot, self._looks = Snapshot(), Looks()
         self._taken = -1.0
         self._lock = asyncio.Lock()
 
@@ -34,8 +35,9 @@ class Watcher:
         """At most a moment old; empty while there is no dispatcher."""
         async with self._lock:
             if time.monotonic() - self._taken > _FRESH_SECONDS:
+                looked_at = self._looks.at(time.monotonic())
                 try:
-                    self._snapshot = await self._door.snapshot()
+                    self._snapshot = await self._door.snapshot(looked_at)
                 except BusyError:
                     self._snapshot = Snapshot()
                 self._taken = time.monotonic()
@@ -54,8 +56,27 @@ class Watcher:
             return record, None
         return record, (await self.snapshot()).running.get((tenant, name))
 
-    async def follow(self, tenant: str, name: str) -> AsyncIterator[tuple[EditRecord, Step | None]]:
-        """The same whenever it changes, and None for a while without change; ends with the edit.
+    async def preview(self, tenant: str, name: str) -> bytes:
+        """The picture as it stood a moment ago; asking for it has it made, for a while.
+
+        Raises:
+            NotFoundError: the tenant has no such edit, or there is none of it (yet).
+        """
+        self._looks.note([(tenant, name)], time.monotonic())
+        _, step = await self.look(tenant, name)
+        if step is None or step.preview is None:
+            raise NotFoundError("preview now; while the edit runs, ask again")
+        return step.preview
+
+    async def follow(
+        self, tenant: str, name: str, *, previews: bool = False
+    ) -> AsyncIterator[tuple[EditRecord, Step | None]]:
+        """The same whenever it changes; ends with the edit.
+
+        Args:
+            tenant: whose edit.
+            name: of the edit.
+            previews: whether pictures of it are wanted meanwhile.
 
         Raises:
             NotFoundError: the tenant has no such edit, or no longer.
@@ -72,6 +93,8 @@ class Watcher:
                 return
             await asyncio.sleep(_RUNNING_PAUSE if step is not None else pause)
             pause = min(1.5 * pause, _LONGEST_PAUSE)
+            if previews:
+                self._looks.note([(tenant, name)], time.monotonic())
             running = (await self.snapshot()).running
             if (tenant, name) in running and record.state == "running":
                 step = running[tenant, name] or step

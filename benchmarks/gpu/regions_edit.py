@@ -12,22 +12,12 @@ import torch
 from benchmarks.gpu.reference import LEARNABLE_REGIONS, load_reference, render_seconds
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.setting import Setting, edit_of, main, run_alone
+from benchmarks.gpu.small import QUICK_REGIONS
 from benchmarks.gpu.timing import forget_peak, peak_gb
 from farm.backbones.host import OperationHost
 
 METHOD = "learnable_regions"
 README = {"point_number": 9, "min_window_size": 4.0, "max_window_size": 15.0, "window_step": 2.0}
-_TINY = {
-    "point_number": 2,
-    "min_window_size": 1.0,
-    "max_window_size": 2.0,
-    "window_step": 1.0,
-    "epochs": 1,
-    "per_image_iteration": 2,
-    "preview_steps": 2,
-    "finalists": 1,
-    "num_steps": 3,
-}
 _GUIDED = 2
 """UNet evaluations of a guided call."""
 _EDIT_SECONDS = 60.0
@@ -55,10 +45,10 @@ def run(setting: Setting) -> Report:
     report.add(**render_seconds(reference, models, decode, rounds=rounds))
     del reference
     host = OperationHost(networks)
-    run_alone(edit_of(models, METHOD, _TINY, seed=99, word=None), host)
+    run_alone(edit_of(models, METHOD, QUICK_REGIONS, seed=99, word=None), host)
     if report.has_time_for("edit", _EDIT_SECONDS):
         forget_peak()
-        parameters = _TINY if setting.tiny else README
+        parameters = QUICK_REGIONS if setting.tiny else README
         result, seconds = run_alone(edit_of(models, METHOD, parameters, word=None), host)
         work = result.provenance.work
         report.count(**work)

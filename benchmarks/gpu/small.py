@@ -44,6 +44,20 @@ SMALL_SPEC: Mapping[str, Any] = MappingProxyType(
     }
 )
 SMALL_REGIONS: Mapping[str, Any] = MappingProxyType({"dino_size": 16, "dino_patch": 2})
+QUICK_REGIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        "point_number": 2,
+        "min_window_size": 1.0,
+        "max_window_size": 2.0,
+        "window_step": 1.0,
+        "epochs": 1,
+        "per_image_iteration": 2,
+        "preview_steps": 2,
+        "finalists": 1,
+        "num_steps": 3,
+    }
+)
+"""Parameters of Learnable Regions with which such networks edit in a second; for tests too."""
 _TOWER = {
     "hidden_size": WIDTH,
     "intermediate_size": 32,

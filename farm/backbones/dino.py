@@ -16,7 +16,6 @@ from jaxtyping import Float, Shaped
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from farm.backbones.convert import read_pth
 from farm.backbones.filling import fill, on_meta, single
 from farm.backbones.weight_files import read_weights
 from farm.errors import InvalidRequestError, ModelSetError
@@ -174,15 +173,6 @@ def load_dino(folder: Path) -> Dino:
         std=about.get("std", _STD),
         position_offset=float(about.get("interpolate_offset", 0.0)),
     )
-
-
-def load_official_dino(path: Path, *, num_heads: int | None = None) -> Dino:
-    """DINO from the authors' own `.pth` file; its sizes are read off the weights.
-
-    Raises:
-        ModelSetError: the file cannot be read or is no DINO ViT.
-    """
-    return build_official_dino(read_pth(path), num_heads=num_heads, name=str(path))
 
 
 def build_official_dino(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from farm.errors import ModelSetError
 from farm.model_spec import ModelSpec
-from farm.samplers.ddim import NoiseSchedule
+from farm.samplers.ddim import NoiseSchedule, noise_of_velocity
 
 
 class Inpainter(nn.Module):
@@ -47,15 +47,11 @@ class Inpainter(nn.Module):
         mask: Float[Tensor, "batch 1 height width"],
         left: Float[Tensor, "batch channels height width"],
     ) -> Float[Tensor, "batch channels height width"]:
-        """Predicted noise; every sample at its own timestep.
-
-        A velocity v = √ᾱ ε - √(1-ᾱ) x₀ of x_t = √ᾱ x₀ + √(1-ᾱ) ε gives ε = √ᾱ v + √(1-ᾱ) x_t.
-        """
+        """Predicted noise; every sample at its own timestep."""
         dtype = self.unet.dtype
         inputs = torch.cat([latents, mask, left], dim=1).to(dtype)
         (output,) = self.unet(inputs, timesteps, embeds.to(dtype), return_dict=False)
         output = output.to(latents.dtype)
         if not self._is_velocity:
             return output
-        alpha = self.alphas[timesteps].view(-1, 1, 1, 1)
-        return alpha.sqrt() * output + (1 - alpha).sqrt() * latents
+        return noise_of_velocity(output, latents, self.alphas[timesteps])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from farm.adapters.attention import AttentionControl, install_attention
 from farm.adapters.attention_layers import check_layers
 from farm.model_spec import ModelSpec
-from farm.samplers.ddim import NoiseSchedule
+from farm.samplers.ddim import NoiseSchedule, noise_of_velocity
 
 
 class NoisePredictor(nn.Module):
@@ -44,7 +44,6 @@ class NoisePredictor(nn.Module):
         """Predicted noise; every sample at its own timestep.
 
         The UNet computes in its own precision; what it is told and answers keeps the latents'.
-        A velocity v = √ᾱ ε - √(1-ᾱ) x₀ of x_t = √ᾱ x₀ + √(1-ᾱ) ε gives ε = √ᾱ v + √(1-ᾱ) x_t.
         """
         kwargs = None if control is None else {"control": control}
         dtype = self.unet.dtype
@@ -58,8 +57,7 @@ class NoisePredictor(nn.Module):
         output = output.to(latents.dtype)
         if not self._is_velocity:
             return output
-        alpha = self.alphas[timesteps].view(-1, 1, 1, 1)
-        return alpha.sqrt() * output + (1 - alpha).sqrt() * latents
+        return noise_of_velocity(output, latents, self.alphas[timesteps])
 
 
 class Autoencoder(nn.Module):

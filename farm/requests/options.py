@@ -54,8 +54,6 @@ def _takes(about: Mapping[str, Any] | bool, schema: Mapping[str, Any]) -> str:
         return " or ".join(dict.fromkeys(forms))
     if "enum" in about:
         return ", ".join(map(str, about["enum"]))
-    if "const" in about:
-        return str(about["const"])
     match about["type"]:
         case "array":
             return f"list of: {_takes(about['items'], schema)}"

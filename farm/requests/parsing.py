@@ -65,7 +65,7 @@ def describe(error: ValidationError) -> str:
         found = item.get("input")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            near = near_names(str(item["loc"][-1]), _fields_at(item["loc"][:-1]))
+            near = _meant(item["loc"])
             mend = f"did you mean {near}?" if near else "remove it or mend its name"
             lines.append(f"{where}: no such field; {mend}")
         elif item["type"] == "unknown_method":
@@ -82,6 +82,14 @@ def describe(error: ValidationError) -> str:
 def near_names(name: str, known: Iterable[str]) -> str:
     """Known names that somebody may have meant, in words; empty where none is near."""
     return " or ".join(difflib.get_close_matches(name, list(known), n=2))
+
+
+def _meant(place: Sequence[str | int]) -> str:
+    """What a field that is not there may be: a parameter in the wrong place, or a near name."""
+    *above, last = place
+    if str(last) in _fields_at([*above, "parameters"]):
+        return f"parameters.{last}"
+    return near_names(str(last), _fields_at(above))
 
 
 def _fields_at(place: Sequence[str | int]) -> list[str]:

@@ -1,7 +1,7 @@
 """EditInfinity as the runner sees it: four stages, each of which later edits find, and the edit."""
 
 import hashlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,7 +48,7 @@ from farm.methods.edit_infinity.prompt import LearnedPrompt
 from farm.methods.edit_infinity.region import EditRegion, from_attention, from_mask, whole
 from farm.methods.edit_infinity.stages import Session
 from farm.methods.edit_infinity.training import TrainingState
-from farm.progress import Progress
+from farm.progress import Picture, Progress, framed
 from farm.requests import EditInfinityRequest
 from farm.runner.method import Files, Outputs, ReadStage, StagePlan, Steps, Workbench
 from farm.storage.tensors import pack_tensors, unpack_tensors
@@ -99,14 +99,17 @@ class EditInfinityRun:
             frame = self._frame(bench.original)
             image = fit(bench.original.image, frame)
             layout = self.spec.schedule_for(*bench.original.image.shape[-2:])
-            codes = yield from make_codes(image, layout, session.client)
+            steps = make_codes(image, layout, session.client)
+            codes = yield from framed(steps, self._in_original(bench))
             return _packed(stage, codes.to_tensors(), codes.metadata())
         codes = unpack_codes(read(CODES))
         if stage == PROMPT:
-            prompt = yield from session.prompt_stage(codes, state)
+            steps = session.prompt_stage(codes, state)
+            prompt = yield from framed(steps, self._in_original(bench))
             return _packed(stage, prompt.to_tensors(), prompt.metadata())
         if stage == LORA:
-            lora = yield from session.lora_stage(codes, self._prompt(read), state)
+            steps = session.lora_stage(codes, self._prompt(read), state)
+            lora = yield from framed(steps, self._in_original(bench))
             return _packed(stage, lora.to_tensors(), lora.metadata())
         attention = yield from session.attention_stage(codes)
         return _packed(stage, attention.to_tensors(), {})
@@ -115,7 +118,8 @@ class EditInfinityRun:
         codes, prompt, lora = unpack_codes(read(CODES)), self._prompt(read), self._lora(read)
         score = unpack_attention(read(ATTENTION)).map if ATTENTION in self.plan.makes else None
         region = self._region(codes, score)
-        output = yield from self._session(bench).edit_stage(codes, region, prompt, lora)
+        steps = self._session(bench).edit_stage(codes, region, prompt, lora)
+        output = yield from framed(steps, self._in_original(bench))
         original, frame = bench.original.image, self._frame(bench.original)
         paste = self.config.editing.paste_back
         edited = restored(output, original, frame, paste_back=paste, stride=self.spec.stride)
@@ -149,6 +153,11 @@ class EditInfinityRun:
     def _frame(self, original: DecodedImage) -> Frame:
         height, width = original.image.shape[-2:]
         return frame_of(height, width, self.spec.schedule_for(height, width).image_size)
+
+    def _in_original(self, bench: Workbench) -> Callable[[Picture], Picture]:
+        """Brings a picture of the layout's size to where it will lie in the original."""
+        original, frame = bench.original.image, self._frame(bench.original)
+        return lambda picture: unfit(picture, original, frame)
 
     def _region(self, codes: SourceCodes, score: Tensor | None) -> EditRegion:
         layout = self.spec.schedule(codes.layout)

@@ -48,6 +48,7 @@ def run_edit(
     should_stop: ShouldStop = lambda: False,
     budget: float | None = None,
     node: str = "",
+    task: str = "",
 ) -> EditResult:
     """Do a prepared edit, or find it done.
 
@@ -64,6 +65,7 @@ def run_edit(
         should_stop: asked between steps.
         budget: accelerator seconds that this attempt may cost; no limit if None.
         node: the machine, for provenance.
+        task: the same for a run in place of one that died, which takes over its leases at once.
 
     Raises:
         EditCancelledError: `should_stop` said so.
@@ -76,6 +78,7 @@ def run_edit(
         return result_of(prepared.edit_id, target, done, reused=True)
     run = _Run(prepared, store, executor, tenant, report, should_stop)
     run.budget, run.node = budget, node
+    run.task = task or run.attempt
     return run.run(target)
 
 
@@ -95,6 +98,7 @@ class _Run:
         self.report, self.should_stop = report, should_stop
         self.budget: float | None = None
         self.node = ""
+        self.task = ""
         self.meter = Meter(executor)
         self.attempt = uuid.uuid4().hex
         self.started = time.monotonic()
@@ -144,7 +148,7 @@ class _Run:
         _, computed = wait_or_compute(
             self.store,
             stage_prefix(self.tenant, self.prepared.stages[stage.name]),
-            self.attempt,
+            f"{self.task}/{self.attempt}",
             lambda lease: self._make(stage, lease),
             ttl=_LEASE_SECONDS,
             poll=_POLL_SECONDS,
@@ -172,6 +176,7 @@ class _Run:
             should_stop=self.should_stop,
             budget=left,
             node=self.node,
+            task=self.task,
         )
         provenance = result.provenance
         self.found |= {f"{name}.{stage}": d for stage, d in provenance.stages.items()}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from farm.methods.style_diffusion.config import StyleDiffusionConfig
 from farm.methods.style_diffusion.editing import EditOutput, edit_cells
 from farm.methods.style_diffusion.inversion import invert
 from farm.methods.style_diffusion.inverted import Inversion, InversionState
-from farm.progress import Progress
+from farm.progress import Progress, framed
 from farm.requests import StyleDiffusionRequest
 from farm.runner.method import Files, Outputs, ReadStage, StagePlan, Steps, Workbench
 from farm.storage.tensors import pack_tensors, unpack_tensors
@@ -59,7 +60,7 @@ class StyleDiffusionRun:
     ) -> Steps:
         del stage, read  # there is one stage
         tokenizer = bench.model_set.tokenizer
-        inversion = yield from invert(
+        steps = invert(
             bench.square,
             tokenizer.encode(self.request.source_prompt),
             tokenizer.encode(""),
@@ -68,11 +69,13 @@ class StyleDiffusionRun:
             seed=self.request.seed,
             checkpoint=None if checkpoint is None else InversionState.from_tensors(checkpoint),
         )
+        inversion = yield from framed(steps, partial(_in_original, bench))
         return {_FILE: pack_tensors(inversion.to_tensors(), inversion.metadata())}
 
     def edit(self, bench: Workbench, read: ReadStage) -> Generator[Progress, None, Outputs]:
         inversion = unpack_inversion(read(INVERSION))
-        outputs = yield from edit_cells(inversion, self.cells, _client(bench))
+        steps = edit_cells(inversion, self.cells, _client(bench))
+        outputs = yield from framed(steps, partial(_in_original, bench))
         pictures = {"reconstruction": outputs[0].reconstruction}
         files: dict[str, bytes] = {}
         for number, output in enumerate(outputs):
@@ -138,6 +141,13 @@ def unpack_inversion(files: Files) -> Inversion:
     """The inversion among the files of its stage."""
     tensors, about = unpack_tensors(files[_FILE])
     return Inversion.from_tensors(tensors, about)
+
+
+def _in_original(
+    bench: Workbench, square: Float[Tensor, "3 size size"]
+) -> Float[Tensor, "3 height width"]:
+    """A square as it will lie in the original."""
+    return restore(square, bench.original, bench.placement)
 
 
 def _client(bench: Workbench) -> DiffusionClient:

@@ -113,6 +113,19 @@ def ddim_step(
     return math.sqrt(alpha_to) * clean + math.sqrt(1 - alpha_to) * noise
 
 
+def noise_of_velocity(
+    velocity: Float[Tensor, "batch channels height width"],
+    latents: Float[Tensor, "batch channels height width"],
+    alphas: Float[Tensor, " batch"],
+) -> Float[Tensor, "batch channels height width"]:
+    """The noise in x_t, of a network that predicts the velocity (arXiv:2202.00512).
+
+    v = √ᾱ ε - √(1-ᾱ) x₀ of x_t = √ᾱ x₀ + √(1-ᾱ) ε gives ε = √ᾱ v + √(1-ᾱ) x_t.
+    """
+    alpha = alphas.view(-1, 1, 1, 1)
+    return alpha.sqrt() * velocity + (1 - alpha).sqrt() * latents
+
+
 def ddim_invert(
     denoiser: Denoiser, latents: Float[Tensor, "*shape"], moves: Sequence[Move]
 ) -> Iterator[Float[Tensor, "*shape"]]:

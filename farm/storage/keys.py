@@ -5,12 +5,13 @@ limit), segments of 1 to 255 bytes (a file system's limit). No segment starts wi
 excludes `.` and `..`, and leaves dot names to the stores for files of their own.
 """
 
-import unicodedata
+import re
 
 from farm.errors import InvalidRequestError
 
 _MAX_KEY_BYTES = 1024
 _MAX_SEGMENT_BYTES = 255
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 
 
 class InvalidKeyError(InvalidRequestError):
@@ -72,7 +73,7 @@ def _what_is_wrong(segment: str) -> str | None:
         return "starts with a dot"
     if "/" in segment:
         return "contains a slash"
-    if any(unicodedata.category(character) == "Cc" for character in segment):
+    if _CONTROL.search(segment):
         return "contains a control character"
     if len(_encoded(segment)) > _MAX_SEGMENT_BYTES:
         return f"is longer than {_MAX_SEGMENT_BYTES} bytes"

@@ -118,16 +118,23 @@ class Lease:
 
 
 def acquire(
-    store: Store, target: str, owner: str, *, ttl: float, clock: Clock = time.time
+    store: Store,
+    target: str,
+    owner: str,
+    *,
+    ttl: float,
+    clock: Clock = time.time,
+    inherits: bool = False,
 ) -> Lease | None:
     """The lease of a target if nobody holds it, or its holder let it expire; else None.
 
     Args:
         store: where.
         target: prefix of an edit or a stage (farm.storage.layout).
-        owner: who asks; a new uuid for each run.
+        owner: who asks; a new uuid for each run, or `name/uuid` for the runs of one task.
         ttl: seconds until it expires, unless renewed.
         clock: seconds of Unix time.
+        inherits: whether to take it at once from another run of the same task, which must be dead.
 
     Raises:
         StoreError: the store failed.
@@ -136,7 +143,9 @@ def acquire(
     key = lease_key(target)
     current = _read(store, key)
     if current is not None and current[0].expires_at > clock():
-        return None
+        task, is_run, _ = owner.rpartition("/")
+        if not (inherits and is_run and current[0].owner.startswith(f"{task}/")):
+            return None
     epoch = 1 if current is None else current[0].epoch + 1
     wanted = _Holding(owner=owner, epoch=epoch, expires_at=clock() + ttl)
     if current is None:

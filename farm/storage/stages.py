@@ -35,7 +35,8 @@ def wait_or_compute(
     Args:
         store: where.
         target: prefix of the stage (farm.storage.layout.stage_prefix).
-        owner: who asks; a new uuid for each run.
+        owner: who asks: `name/uuid`, with a new uuid for each run. A run takes over at once from an
+            earlier one of its name: somebody knows that it died, and started another.
         compute: content of the stage's files by name. It should call `lease.renew_if_due()` at
             each step, and may save and load checkpoints (farm.storage.checkpoints).
         ttl: seconds after which a holder that does not renew is taken for dead.
@@ -50,11 +51,11 @@ def wait_or_compute(
         Exception: whatever `compute` raises, except the loss of its lease; the lease is released,
             the checkpoints stay, and the next in line resumes.
     """
-    computed = False
+    computed, inherits = False, True
     while (record := read_commit(store, target)) is None:
         if should_stop():
             raise EditCancelledError(f"stopped before the stage {target!r} was there")
-        lease = acquire(store, target, owner, ttl=ttl, clock=clock)
+        lease = acquire(store, target, owner, ttl=ttl, clock=clock, inherits=inherits)
         if lease is None:
             sleep(poll)
             continue
@@ -64,6 +65,7 @@ def wait_or_compute(
             computed = True
             _compute_and_commit(store, target, compute, lease)
         except LeaseLostError:
+            inherits = False  # taken for dead: who runs in our place shall not lose it to us
             continue  # we were too slow, and another took over: wait for it like anybody else
         finally:
             with suppress(StoreError):  # it will expire

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -138,17 +138,23 @@ class ModelSet:
         """
         return TextTokenizer(self.folder / "t5", self.infinity.text_rows)
 
-    def verify(self) -> None:
+    def verify(self, told: Callable[[int], None] = lambda _: None) -> None:
         """Compare every weight file with its digest.
+
+        Args:
+            told: of the bytes that were read so far, file by file.
 
         Raises:
             ModelSetError: naming the first file that is missing or differs.
         """
+        read = 0
         for name, expected in self.digests.items():
             path = self.folder / name
             if not path.is_file():
                 raise ModelSetError(f"model set {self.name}: {path} is missing; fetch it again")
             found = file_digest(path)
+            read += path.stat().st_size
+            told(read)
             if found != expected:
                 raise ModelSetError(
                     f"model set {self.name}: {path} has digest {found[:12]}…, expected "

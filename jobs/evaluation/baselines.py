@@ -20,6 +20,7 @@ from farm.samplers.ddim import NoiseSchedule, ddim_step
 from farm.samplers.guidance import guide
 from farm.training import keyed_generator
 from farm.zoo.model_sets import ModelSet
+from jobs.bars import bar
 from jobs.batch import EditRunner
 
 SDEDIT = "sdedit"
@@ -81,8 +82,13 @@ def draw_all(
     """By name; several at once share the backbone's batches."""
     asked = list(edits)
     with ThreadPoolExecutor(threads) as pool:
-        drawn = pool.map(lambda edit: draw(runner.executor(), edit), asked)
-        return dict(zip((edit.name for edit in asked), drawn, strict=True))
+        pictures = pool.map(lambda edit: draw(runner.executor(), edit), asked)
+        drawn: dict[str, Drawn] = {}
+        with bar("baselines", len(asked)) as show:
+            for edit, picture in zip(asked, pictures, strict=True):
+                drawn[edit.name] = picture
+                show(len(drawn))
+        return drawn
 
 
 def draw(executor: Executor, edit: BaselineEdit) -> Drawn:

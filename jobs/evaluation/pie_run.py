@@ -27,6 +27,7 @@ from farm.metrics.stand_ins import model_set_networks
 from farm.runner import load_output
 from farm.storage.store import Store
 from farm.zoo.model_sets import ModelSet
+from jobs.bars import bar
 from jobs.batch import OpenRunner
 from jobs.console import print_table, say
 from jobs.evaluation.arms import Arm
@@ -80,6 +81,28 @@ class _Ruler:
         return found
 
 
+def planned(
+    arms: Sequence[Arm],
+    *,
+    models: ModelSet,
+    folder: Path,
+    seed: int = 0,
+    edits: int | None = None,
+    weights: Path | None = None,
+    convention: str = "released",
+    image_reward: bool = False,
+) -> list[PieTrial]:
+    """What `evaluate` would run, and what it needs, checked; arguments are its own.
+
+    Raises:
+        FarmError: what is missing.
+    """
+    del seed
+    _ruler(models, weights, convention, image_reward=image_reward)
+    trials, _ = make_trials(arms, read_benchmark(folder, edits), folder, models)
+    return trials
+
+
 def evaluate(
     arms: Sequence[Arm],
     *,
@@ -120,7 +143,6 @@ def evaluate(
     with open_runner() as runner:
         outcomes = run_trials(runner, trials, in_flight=in_flight, threads=threads)
         backbones = runner.describe()
-    say("measuring")
     costs = stage_costs(outcomes.values())
     scored = _scored(arms, trials, refused, outcomes, store, ruler, costs)
     described = describe_arms(arms, trials, outcomes)
@@ -208,22 +230,26 @@ def _scored(
         case = one.case
         entry = _Scored(case.name, case.category, {}, one.error.message)
         found[one.arm.name][case.number] = entry
-    for trial in trials:
-        outcome, case = outcomes[trial.name], trial.case
-        if isinstance(outcome, FarmError):
-            entry = _Scored(case.name, case.category, {}, outcome.message)
-        else:
-            is_drawn = isinstance(outcome, Drawn)
-            seconds = outcome.accelerator_seconds if is_drawn else whole_cost(outcome, costs)
-            picture = (
-                outcome.image
-                if is_drawn
-                else decode_image(load_output(store, outcome, "edited.png")).image
-            )
-            figures = {**ruler(trial, picture), SECONDS: seconds}
-            entry = _Scored(case.name, case.category, figures)
-        found[trial.arm.name][case.number] = entry
+    with bar("measuring", len(trials)) as show:
+        for number, trial in enumerate(trials, 1):
+            entry = _measured(trial, outcomes[trial.name], store, ruler, costs)
+            found[trial.arm.name][trial.case.number] = entry
+            show(number)
     return {name: [own[n] for n in sorted(own)] for name, own in found.items()}
+
+
+def _measured(
+    trial: PieTrial, outcome: Outcome, store: Store, ruler: _Ruler, costs: Mapping[str, float]
+) -> _Scored:
+    case = trial.case
+    if isinstance(outcome, FarmError):
+        return _Scored(case.name, case.category, {}, outcome.message)
+    if isinstance(outcome, Drawn):
+        picture, seconds = outcome.image, outcome.accelerator_seconds
+    else:
+        picture = decode_image(load_output(store, outcome, "edited.png")).image
+        seconds = whole_cost(outcome, costs)
+    return _Scored(case.name, case.category, {**ruler(trial, picture), SECONDS: seconds})
 
 
 def _summary(scored: Sequence[_Scored], seed: int) -> dict[str, Any]:

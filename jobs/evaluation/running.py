@@ -8,18 +8,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from pydantic import BaseModel
+from rich.table import Table
 
 from farm.errors import FarmError
 from farm.results import EditResult
-from farm.runner import PreparedEdit, versions
+from farm.runner import PreparedEdit, load_result, versions
+from farm.storage.store import Store
 from farm.zoo.model_sets import ModelSet
+from jobs.bars import bar
 from jobs.batch import EditRunner, Messages
 from jobs.called import command_line
-from jobs.console import say
+from jobs.console import print_table, say
 from jobs.evaluation.arms import Arm
 from jobs.evaluation.baselines import BaselineEdit, Drawn, draw_all
-
-_SAY_EVERY = 30.0
+from jobs.records import TENANT
 
 Outcome: TypeAlias = EditResult | Drawn | FarmError
 Outcomes: TypeAlias = Mapping[str, Outcome]
@@ -52,22 +54,31 @@ def run_trials(
 ) -> dict[str, Outcome]:
     """Outcome of every trial, said as they come; what is in the store is not run again."""
     outcomes: dict[str, Outcome] = {}
-    started = last = time.monotonic()
+    started = time.monotonic()
+    named = [(trial.name, trial.prepared) for trial in trials if trial.baseline is None]
+    with bar("edits", len(named)) as show:
 
-    def watch(messages: Messages) -> None:
-        nonlocal last
-        if time.monotonic() - last > _SAY_EVERY:
-            last = time.monotonic()
-            say(f"{len(outcomes)}/{len(trials)} done, {len(messages)} running")
+        def watch(messages: Messages) -> None:
+            show(len(outcomes), f"{len(messages)} running")
 
-    named = ((trial.name, trial.prepared) for trial in trials if trial.baseline is None)
-    for name, outcome in runner.run(named, in_flight=in_flight, watch=watch):
-        outcomes[name] = outcome
-        if isinstance(outcome, FarmError):
-            say(f"failed {name}: {outcome.message}")
+        for name, outcome in runner.run(named, in_flight=in_flight, watch=watch):
+            outcomes[name] = outcome
+            if isinstance(outcome, FarmError):
+                say(f"failed {name}: {outcome.message}")
     drawn = draw_all(runner, [t.baseline for t in trials if t.baseline], threads=threads)
     say(f"{len(outcomes) + len(drawn)} edits in {time.monotonic() - started:.0f} s")
     return {**outcomes, **drawn}
+
+
+def show_plan(trials: Sequence[Runnable], store: Store) -> None:
+    """A table of the edits of each arm, and of how many the store has."""
+    table = Table("arm", "method", "edits", "in the store", box=None)
+    for arm in dict.fromkeys(trial.arm.name for trial in trials):
+        own = [trial for trial in trials if trial.arm.name == arm]
+        farm = [trial for trial in own if trial.baseline is None]
+        there = sum(load_result(store, TENANT, one.prepared.edit_id) is not None for one in farm)
+        table.add_row(arm, own[0].arm.method, str(len(own)), str(there) if farm else "never kept")
+    print_table(table)
 
 
 def stage_costs(outcomes: Iterable[Outcome]) -> dict[str, float]:

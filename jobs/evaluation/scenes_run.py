@@ -11,6 +11,7 @@ from farm.zoo.judge import load_judge
 from farm.zoo.model_sets import ModelSet
 from farm.zoo.scenes.edits import sample_edits
 from farm.zoo.scenes.vocabulary import EditType
+from jobs.bars import bar
 from jobs.batch import OpenRunner
 from jobs.console import print_table, say, write_file
 from jobs.evaluation.arms import Arm
@@ -29,6 +30,20 @@ from jobs.evaluation.tradeoff import Point
 from jobs.records import TENANT
 
 Scores = Mapping[str, list[EditScore]]
+
+
+def planned(
+    arms: Sequence[Arm],
+    *,
+    models: ModelSet,
+    edits: int,
+    seed: int,
+    types: tuple[EditType, ...],
+    pictures: Path | None = None,
+) -> list[Trial]:
+    """What `evaluate` runs; arguments are its own."""
+    del pictures
+    return make_trials(arms, make_cases(sample_edits(edits, seed, types)), models)
 
 
 def evaluate(
@@ -62,7 +77,7 @@ def evaluate(
         FarmError: something is not there that all edits need.
     """
     judge = load_judge(models.folder)
-    trials = make_trials(arms, make_cases(sample_edits(edits, seed, types)), models)
+    trials = planned(arms, models=models, edits=edits, seed=seed, types=types)
     started = time.monotonic()
     with open_runner() as runner:
         outcomes = run_trials(runner, trials, in_flight=in_flight, threads=threads)
@@ -71,10 +86,12 @@ def evaluate(
         backbones = runner.describe()
     costs = costs_of(trials, outcomes, store, TENANT)
     scores: dict[str, list[EditScore]] = {arm.name: [] for arm in arms}
-    for trial in trials:
-        outcome, bound = outcomes[trial.name], bounds.get(trial.name)
-        score = score_trial(trial, outcome, bound, store, TENANT, judge, costs)
-        scores[trial.arm.name].append(score)
+    with bar("measuring", len(trials)) as show:
+        for number, trial in enumerate(trials, 1):
+            outcome, bound = outcomes[trial.name], bounds.get(trial.name)
+            score = score_trial(trial, outcome, bound, store, TENANT, judge, costs)
+            scores[trial.arm.name].append(score)
+            show(number)
     record = _record(arms, trials, outcomes, scores, models, seed=seed)
     record["summary"]["judge"] = judge_figures(judge, trials[: len(trials) // len(arms)], bounds)
     record["provenance"] |= {

@@ -14,6 +14,7 @@ from farm.storage.store import Store
 from farm.zoo.evaluation import EditScore
 from farm.zoo.judge import Judge
 from farm.zoo.scoring import fidelity, is_success, judge_edit, score_region
+from jobs.bars import bar
 from jobs.batch import EditRunner
 from jobs.evaluation.auto import AUTO, AutoMeasures, joint_cost, nested_results
 from jobs.evaluation.baselines import SDEDIT, Drawn
@@ -70,8 +71,11 @@ def all_bounds(
         finished = Finished(store, tenant, trial.prepared, result)
         return measures.bounds(runner.executor(), finished, trial.case.truth.source.images[0])
 
-    with ThreadPoolExecutor(threads) as pool:
-        found = dict(zip(first, pool.map(measure, first.values()), strict=True))
+    found: dict[Hashable, Bounds] = {}
+    with ThreadPoolExecutor(threads) as pool, bar("sources", len(first)) as show:
+        for key, bounds in zip(first, pool.map(measure, first.values()), strict=True):
+            found[key] = bounds
+            show(len(found))
     return {trial.name: found[_key(trial)] for trial in edited}
 
 

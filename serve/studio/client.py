@@ -88,6 +88,10 @@ class Api:
         """The picture that was handed in."""
         return (await self._ask("GET", f"/v1/edits/{name}/image")).content
 
+    async def preview(self, name: str) -> bytes:
+        """The picture as it stands half-way."""
+        return (await self._ask("GET", f"/v1/edits/{name}/preview")).content
+
     async def output(self, name: str, file: str) -> bytes:
         return (await self._ask("GET", f"/v1/edits/{name}/outputs/{file}")).content
 

@@ -128,7 +128,7 @@ class Handlers:
         return painter_panel(f"{panels.ROOT}/gradio_api/file={quote(path)}"), ""
 
     async def _followed(self, api: Api, visitor: str, view: EditView) -> AsyncIterator[Update]:
-        shown, curve = self._results, panels.Curve()
+        shown, curve, seen = self._results, panels.Curve(), None
         if view.state not in FINAL:
             ready = await api.ready()
             yield {
@@ -143,7 +143,14 @@ class Handlers:
                 if view.progress is not None:
                     curve.add(view.progress)
                 if view.state not in FINAL:
-                    yield {shown.status: panels.progress_panel(view, curve)}
+                    update: Update = {shown.status: panels.progress_panel(view, curve)}
+                    link = None if view.progress is None else view.progress.preview
+                    if link not in (None, seen):
+                        seen = link
+                        with suppress(ApiError):  # it ended meanwhile
+                            half_way = await api.preview(view.id)
+                            update[shown.picture] = panels.working(view, half_way)
+                    yield update
         if view.state == "done":
             kept = self._sessions.mask(visitor, view.id) is not None
             picture = panels.viewer(view, kept=kept)

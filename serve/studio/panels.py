@@ -1,5 +1,6 @@
 """Pieces of the page as HTML; everything that comes from outside is escaped here."""
 
+import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -87,12 +88,22 @@ def progress_panel(view: EditView, curve: Curve, *, ready: bool = True) -> str:
     )
 
 
-def working(view: EditView) -> str:
-    """The picture while it is worked on."""
+def working(view: EditView, preview: bytes | None = None) -> str:
+    """The picture while it is worked on.
+
+    Args:
+        view: of an edit that has not ended.
+        preview: how it stands half-way, a JPEG; before there is one, the visitor's own is shown.
+    """
+    shown, said = _file(view.id, "image"), "your picture; training comes before drawing"
+    words, kind = "the picture as it is", ""
+    if preview is not None:  # within the page, so that no gap is seen between two of them
+        encoded = base64.b64encode(preview).decode("ascii")
+        shown, said = f"data:image/jpeg;base64,{encoded}", "half-way: what is there by now"
+        words, kind = "the picture as it stands half-way", " ef-halfway"
     return (
-        '<figure class="ef-viewer ef-working"><div class="ef-stage">'
-        f'<img src="{_file(view.id, "image")}" alt="the picture as it is">'
-        '<span class="ef-badge">your picture; training comes before drawing</span></div></figure>'
+        f'<figure class="ef-viewer ef-working{kind}"><div class="ef-stage">'
+        f'<img src="{shown}" alt="{words}"><span class="ef-badge">{said}</span></div></figure>'
     )
 
 

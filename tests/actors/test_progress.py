@@ -43,16 +43,16 @@ def settled(line: BoardLine) -> BoardLine:
 
 def test_the_board_keeps_the_latest_message_until_it_is_forgotten() -> None:
     board = ProgressBoard()
-    assert board.push("a", message_of(step(1))) is False
+    assert board.push("a", message_of(step(1))) == (False, False)
     board.push("a", message_of(step(2)))
     board.push("b", None)
     assert {edit: m["step"] for edit, m in board.snapshot().items()} == {"a": 2}
     board.stop("b")
-    assert (board.push("a", None), board.push("b", None)) == (False, True)
+    assert (board.push("a", None).stop, board.push("b", None).stop) == (False, True)
     board.forget("a")
     board.forget("b")
     assert board.snapshot() == {}
-    assert board.push("b", None) is False
+    assert board.push("b", None).stop is False
 
 
 def test_a_message_holds_the_figures_and_no_checkpoint() -> None:

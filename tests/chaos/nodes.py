@@ -15,11 +15,12 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
-from actors.local import _lock
+from actors.local import require_token
 
 NODES = 3
 _OBJECT_STORE = 100 * 2**20
-_QUICK_DEATH = {  # a dead node is noticed within seconds
+_SYSTEM = {  # a dead node is noticed within seconds, and trainers go to all nodes
+    "scheduler_spread_threshold": 0.1,
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
     "health_check_timeout_ms": 1000,
@@ -41,7 +42,11 @@ class Nodes:
     def add(self) -> None:
         self.workers.append(
             self.cluster.add_node(
-                wait=False, num_cpus=1, num_gpus=1, object_store_memory=_OBJECT_STORE
+                wait=False,
+                num_cpus=1,
+                num_gpus=1,
+                include_log_monitor=False,
+                object_store_memory=_OBJECT_STORE,
             )
         )
 
@@ -75,16 +80,18 @@ class Nodes:
 def three_nodes() -> Iterator[Nodes]:
     """A cluster of our own; nobody without its token can use it."""
     folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))  # short: sockets lie in it
-    _lock()
+    require_token()
     cluster = Cluster()
     try:
         cluster.add_node(
             num_cpus=0,
             num_gpus=0,
             include_dashboard=False,
+            include_log_monitor=False,
+            no_monitor=True,
             temp_dir=str(folder),
             object_store_memory=_OBJECT_STORE,
-            _system_config=_QUICK_DEATH,
+            _system_config=_SYSTEM,
         )
         nodes = Nodes(cluster)
         for _ in range(NODES):

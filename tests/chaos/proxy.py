@@ -32,11 +32,13 @@ class Faults:
         seed: of what is drawn.
         share: of requests to which something happens.
         served: how often each kind did.
+        requests: all that came.
     """
 
     seed: int
     share: float
     served: Counter[str] = field(default_factory=Counter)
+    requests: int = 0
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -45,6 +47,7 @@ class Faults:
     def draw(self, method: str, is_conditional: bool) -> str | None:
         """What happens to this request; 409 is for conditional ones alone."""
         with self._lock:
+            self.requests += 1
             if self._random.random() >= self.share:
                 return None
             kinds = [k for k in KINDS if k != "409" or is_conditional]

@@ -4,23 +4,33 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import ray
+import torch
 from ray._raylet import Config
 from typer.testing import CliRunner
 
 from actors.draining import drain
+from actors.edits import load_host, run_edits
+from actors.farm_session import open_farm
 from actors.local import accelerator
 from actors.placement import backbone_options, trainer_options
 from cluster.nodes import NODES, NodeTable
 from cluster.table import TABLE
+from farm.errors import FarmError
+from farm.images import encode_png
+from farm.requests import parse_request
+from farm.runner import PreparedEdit, prepare
 from farm.storage.local import LocalStore
+from farm.zoo.model_sets import open_model_set
 from jobs.status import app
 from tests.actors.toy import Meeting
 from tests.cluster.fake_cluster import FakeCluster, fake_cluster
 from tests.cluster.steps import HELD_AFTER, STEPS, Holder, train
+from tests.tiny import write_tiny_set
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -83,6 +93,37 @@ def test_gpus_come_with_work_spot_first_up_to_the_maximum_and_go(cluster, tmp_pa
     for holder in holders:
         ray.kill(holder)
     cluster.wait(at_rest)
+
+
+def test_a_job_of_edits_brings_gpus_and_lets_them_go(cluster, tmp_path):
+    """Backbones with networks on nodes that come for them; the networks compute on the CPU."""
+    cluster.wait(at_rest)
+    (tmp_path / "tiny").mkdir()
+    write_tiny_set(tmp_path / "tiny")
+    models = open_model_set(str(tmp_path / "tiny"))
+    store = LocalStore(tmp_path / "edits")
+    edits = [(f"edit-{seed}", tiny_edit(models, seed)) for seed in range(4)]
+    with open_farm(partial(load_host, models), replicas=2, device="cpu") as farm:
+        assert cluster.workers() == ["gpu-on-demand", "gpu-spot", "trainer-spot"]
+        ended = dict(run_edits(farm, edits, store, tenant="job", in_flight=4))
+        pids = set(farm.backbone_pids())
+    assert len(pids) == 2
+    for name, _ in edits:
+        assert not isinstance(ended[name], FarmError), ended[name]
+        assert set(ended[name].provenance.backbone_pids) <= pids
+    cluster.wait(at_rest)
+
+
+def tiny_edit(models, seed: int) -> PreparedEdit:
+    picture = encode_png(torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(seed)))
+    fields = {
+        "image": "a.png",
+        "source_prompt": "a red ball",
+        "target_prompt": "a blue ball",
+        "model_set": str(models.folder),
+        "parameters": {"num_steps": 2, "inner_steps": 2},
+    }
+    return prepare(parse_request(fields), picture, models)
 
 
 def status(cluster: FakeCluster, folder: Path, *more: str):

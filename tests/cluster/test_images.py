@@ -112,7 +112,9 @@ def needed(name: str, seen: set[str], extras: frozenset[str] = frozenset()) -> s
 
 
 def test_packages_left_out_of_images_are_needed_by_none_that_stays():
-    wanted = needed("editfarm", set(), frozenset({"serve", "s3", "cluster", "train"}))
+    wanted = needed(
+        "editfarm", set(), frozenset({"serve", "ui", "s3", "cluster", "train", "trace"})
+    )
     assert {"torch", "ray", "diffusers", "fsspec", "jaxtyping"} <= wanted
     assert wanted.isdisjoint(DEVELOPMENT)
     present = {

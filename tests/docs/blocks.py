@@ -34,14 +34,18 @@ class Block:
         return f"{self.page.relative_to(ROOT)}: {self.text[:40]!r}"
 
 
-def blocks(*languages: str) -> list[Block]:
-    """All fenced blocks in one of these languages, of all pages."""
+def all_blocks() -> list[Block]:
+    """All fenced blocks of all pages."""
     return [
         Block(page, language, text)
         for page in PAGES
         for _, language, text in _FENCED.findall(page.read_text(encoding="utf-8"))
-        if language in languages
     ]
+
+
+def blocks(*languages: str) -> list[Block]:
+    """Those in one of these languages."""
+    return [block for block in all_blocks() if block.language in languages]
 
 
 @dataclass(frozen=True)

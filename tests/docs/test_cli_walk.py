@@ -30,7 +30,7 @@ READING = {
     "report",
     "gc",
 }
-COSTLY = {"edit", "edit-many", "gc"}
+COSTLY = {"edit", "edit-many", "evaluate", "gc", "models pull", "zoo train"}
 LEAVES = [" ".join(path) for path, _ in leaves()]
 
 

@@ -1,12 +1,17 @@
 """Every `editfarm …` that a page shows is one that the program takes."""
 
+import json
 import shlex
 
 import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
+from jobs.submission import Submission, run_submission
 from tests.docs.blocks import PAGES, ROOT, block_commands, errors, inline_commands, parse
+from tests.jobs.conftest import LINE, tiny_set, write_picture
+
+__all__ = ["tiny_set"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -44,6 +49,25 @@ def test_commands_of_the_readme_run(line, tmp_path, monkeypatch):
     ran = CliRunner().invoke(app, words, prog_name="editfarm")
     assert ran.exit_code == 0, ran.output
     assert ran.output
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        command.line
+        for command in block_commands()
+        if command.page == ROOT / "README.md" and command.line.endswith("--store out/store")
+    ],
+)
+def test_what_the_readme_reads_of_a_store_is_there_to_read(line, tmp_path, tiny_set, monkeypatch):
+    """As written, of a store in which one job is done."""
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "edits.jsonl").write_text(json.dumps({"image": "a.png", **LINE}))
+    monkeypatch.chdir(tmp_path)
+    run_submission(Submission("edits.jsonl", "out/store", model_set=tiny_set, inline=True))
+    ran = CliRunner().invoke(app, shlex.split(line)[1:], prog_name="editfarm")
+    assert ran.exit_code == 0, ran.output
+    assert "edits.jsonl" in ran.output or "report.html" in ran.output
 
 
 def test_there_are_commands_to_look_at():

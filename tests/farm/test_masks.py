@@ -10,9 +10,7 @@ from scipy import ndimage
 
 from farm.errors import InvalidImageError, InvalidRequestError
 from farm.masks import (
-    Box,
     binarise_midpoint,
-    bounding_box,
     boxes_to_masks,
     composite,
     decode_mask,
@@ -166,21 +164,6 @@ class TestBoxes:
         boxes = torch.tensor([[-5.0, -5.0, 2.0, 1.0], [3.0, 2.0, 99.0, 99.0]])
         assert boxes_to_masks(boxes, 4, 6).sum(dim=(1, 2, 3)).tolist() == [2, 6]
         assert boxes_to_masks(torch.zeros(0, 4), 4, 6).shape == (0, 1, 4, 6)
-
-    @given(masks(soft=False))
-    @settings(deadline=None)
-    def test_the_bounding_box_is_numpys(self, batch):
-        mask = batch[0]
-        rows, columns = np.nonzero(mask[0].numpy())
-        box = bounding_box(mask)
-        if len(rows) == 0:
-            assert box is None
-        else:
-            assert box == Box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-
-    def test_a_box_comes_back(self):
-        boxes = torch.tensor([[2.0, 3.0, 7.0, 5.0]])
-        assert bounding_box(boxes_to_masks(boxes, 10, 10)[0]) == (2, 3, 7, 5)
 
 
 class TestComposite:

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from farm.backbones.host import OperationHost
+from benchmarks.gpu.small import QUICK_REGIONS
 from farm.errors import (
     BudgetExceededError,
     EditDivergedError,
@@ -19,33 +19,11 @@ from farm.runner.auto import RESULT, changed_source_words
 from farm.storage.opening import open_store
 from farm.zoo.model_sets import open_model_set
 from tests.tiny import write_tiny_set
-from tests.tiny_regions import tiny_region_networks, write_tiny_region_set
 
 PICTURE = encode_png(torch.rand(3, 24, 40, generator=torch.Generator().manual_seed(0)))
 DIFFUSION = {"num_steps": 2, "inner_steps": 2}
-REGIONS = {
-    "point_number": 2,
-    "min_window_size": 1.0,
-    "max_window_size": 2.0,
-    "window_step": 1.0,
-    "epochs": 1,
-    "per_image_iteration": 1,
-    "preview_steps": 1,
-    "num_steps": 2,
-}
+REGIONS = {**QUICK_REGIONS, "finalists": 2}
 SETTINGS = {"style_diffusion": DIFFUSION, "learnable_regions": REGIONS}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sets") / "regions"
-    write_tiny_region_set(folder)
-    return open_model_set(str(folder))
-
-
-@pytest.fixture(scope="module")
-def host():
-    return OperationHost(tiny_region_networks())
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from safetensors.torch import load as load_tensors
 
 from farm.backbones.host import OperationHost
 from farm.errors import (
-    BackboneLostError,
     InvalidImageError,
     InvalidPromptError,
     InvalidRequestError,
@@ -23,6 +22,7 @@ from farm.requests import parse_request
 from farm.runner import load_output, prepare, read_mask, run_edit
 from farm.storage.opening import open_store
 from farm.zoo.model_sets import open_model_set
+from tests.farm.interruptions import check_it_goes_on
 from tests.inline import LostAfter
 from tests.tiny import write_tiny_set
 from tests.tiny_infinity import tiny_transformer, tiny_whole_networks, write_tiny_whole_set
@@ -201,17 +201,8 @@ def test_the_four_ways_to_use_an_inversion_differ(models, host, store):
 def test_an_interrupted_training_goes_on_and_gives_the_same_bits(
     models, host, store, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("farm.runner.running._CHECKPOINT_SECONDS", 0.0)
-    edit = prepared(models)
-    whole = open_store(str(tmp_path / "other"))
-    counting = LostAfter(host, 10_000)
-    expected = load_output(whole, run_edit(edit, whole, counting), "edited.png")
-    calls = 10_000 - counting.left
-    with pytest.raises(BackboneLostError):
-        run_edit(edit, store, LostAfter(host, calls // 2))
-    resumed = LostAfter(host, 10_000)
-    assert load_output(store, run_edit(edit, store, resumed), "edited.png") == expected
-    assert 10_000 - resumed.left < calls  # it did not begin anew
+    other = open_store(str(tmp_path / "other"))
+    check_it_goes_on(prepared(models), host, store, other, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -5,41 +5,18 @@ import json
 import pytest
 import torch
 
-from farm.backbones.host import OperationHost
-from farm.errors import BackboneLostError, InvalidPromptError, InvalidRequestError
+from benchmarks.gpu.small import QUICK_REGIONS
+from farm.errors import InvalidPromptError, InvalidRequestError
 from farm.images import decode_image, encode_png
 from farm.masks import decode_mask
 from farm.requests import parse_request
 from farm.runner import load_output, load_stage, prepare, run_edit
 from farm.storage.opening import open_store
-from farm.zoo.model_sets import open_model_set
-from tests.inline import LostAfter
-from tests.tiny_regions import tiny_region_networks, write_tiny_region_set
+from tests.farm.interruptions import check_it_goes_on
 
 PICTURE = encode_png(torch.rand(3, 24, 40, generator=torch.Generator().manual_seed(0)))
-QUICK = {
-    "point_number": 2,
-    "min_window_size": 1.0,
-    "max_window_size": 2.0,
-    "window_step": 1.0,
-    "epochs": 1,
-    "per_image_iteration": 2,
-    "preview_steps": 2,
-    "finalists": 1,
-    "num_steps": 3,
-}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sets") / "regions"
-    write_tiny_region_set(folder)
-    return open_model_set(str(folder))
-
-
-@pytest.fixture(scope="module")
-def host():
-    return OperationHost(tiny_region_networks())
+FULL = QUICK_REGIONS["num_steps"] * QUICK_REGIONS["finalists"]
+"""Steps of the renders that the final choice is made of."""
 
 
 def prepared(models, *, target="a blue ball", **parameters):
@@ -49,7 +26,7 @@ def prepared(models, *, target="a blue ball", **parameters):
         "source_prompt": "a red ball",
         "target_prompt": target,
         "model_set": str(models.folder),
-        "parameters": QUICK | parameters,
+        "parameters": {**QUICK_REGIONS, **parameters},
     }
     return prepare(parse_request(fields), PICTURE, models)
 
@@ -85,7 +62,7 @@ def test_stages_serve_other_edits_of_the_same_picture(models, host, store):
     # who chooses by the table does not change it: only the search and its finalists cost anything
     argmin = run_edit(prepared(models, sizes="argmin"), store, host)
     assert argmin.provenance.stages_made == ["search"]
-    assert argmin.provenance.work["unet_forward"] == 2 * QUICK["num_steps"] * QUICK["finalists"]
+    assert argmin.provenance.work["unet_forward"] == 2 * FULL
     regions = [json.loads(load_output(store, r, "regions.json")) for r in (first, argmin)]
     assert regions[0]["table"] == regions[1]["table"]
 
@@ -93,17 +70,8 @@ def test_stages_serve_other_edits_of_the_same_picture(models, host, store):
 def test_an_interrupted_search_goes_on_and_gives_the_same_bits(
     models, host, store, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("farm.runner.running._CHECKPOINT_SECONDS", 0.0)
-    edit = prepared(models)
-    whole = open_store(str(tmp_path / "other"))
-    counting = LostAfter(host, 10_000)
-    expected = load_output(whole, run_edit(edit, whole, counting), "edited.png")
-    calls = 10_000 - counting.left
-    with pytest.raises(BackboneLostError):
-        run_edit(edit, store, LostAfter(host, calls // 2))
-    resumed = LostAfter(host, 10_000)
-    assert load_output(store, run_edit(edit, store, resumed), "edited.png") == expected
-    assert 10_000 - resumed.left < calls  # it did not begin anew
+    other = open_store(str(tmp_path / "other"))
+    check_it_goes_on(prepared(models), host, store, other, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["anchornet.safetensors", "search.safetensors"])

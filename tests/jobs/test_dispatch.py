@@ -192,6 +192,23 @@ def test_edits_of_one_inversion_wait_for_it_and_others_take_their_places():
     assert flight.most == 4, "then all at once"
 
 
+def test_what_an_edit_needs_is_looked_up_once_however_many_wait():
+    looks = []
+
+    class Counted:
+        edit_id = "x"
+
+        @property
+        def stages(self):
+            looks.append(1)
+            return {"inversion": "one for all"}
+
+    made = dispatcher(FakeFlight(), in_flight=16)
+    ended = list(made.run((str(n), Counted()) for n in range(200)))
+    assert len(ended) == 200
+    assert len(looks) == 2 * 200, "before its start, and when its stages are there"
+
+
 def test_a_transient_failure_is_tried_again_ever_later():
     flight = FakeFlight({"a": [BackboneLostError("gone"), BackboneLostError("gone"), None]})
     made = dispatcher(flight)

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.sharing import Gpu, driver_gpus
 from cluster.fractions import needed_bytes, share_accelerators
-from jobs.machine_checks import Gpu, disk, driver_gpus, graphics, ports, session_path, sharing
+from jobs.machine_checks import disk, graphics, ports, session_path, sharing
 
 GIB = 2**30
 REAL = {"sd15": int(4.1 * GIB), "clip": GIB // 2, "dino": GIB // 3, "infinity": 9 * GIB}

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.parity.infinity_cases")
+for _cases in ("infinity_cases", "regions_cases", "style_diffusion_cases"):
+    pytest.register_assert_rewrite(f"tests.parity.{_cases}")
 
 
 @pytest.fixture(scope="session")

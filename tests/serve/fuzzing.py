@@ -26,6 +26,7 @@ _PATHS = (
     *("/v1/edits/{id}/outputs/{id}", "/v1/jobs/{id}", "/v1/links/{id}/{id}", "/v1/models/{id}"),
     *(
         "/v1/edits/{id}/image",
+        "/v1/edits/{id}/preview",
         "/v1/edits/{id}/retry",
         "/v1/jobs/{id}/cancel",
         "/v1/edits/{id}/outputs/{id}/link",

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as budget
 from schemathesis.checks import not_a_server_error
 
-from farm.errors import EditFailedError
+from farm.errors import InvalidRequestError
 from serve.inline import InlineFarm
 from tests.serve.conftest import PICTURE, opened, store_of
 from tests.serve.fuzzing import requests
@@ -34,7 +34,7 @@ class Refusing(InlineFarm):
         super().__init__(None, store)
 
     async def run(self, name, prepared, *, tenant, priority):
-        raise EditFailedError("nothing is run here")
+        raise InvalidRequestError("nothing is run here")
 
 
 @pytest.fixture
@@ -56,8 +56,7 @@ async def send(settings, seed, count):
             async with asyncio.timeout(_HUNG_SECONDS):
                 response = await farm.client.request(**request)
             statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
-            failed = response.status_code >= 500 and response.json()["code"] != "edit_failed"
-            assert not failed, (request, response.text)
+            assert response.status_code < 500, (request, response.text)
             if response.status_code >= 400 and request["method"] != "HEAD":
                 assert response.json()["status"] == response.status_code
             if number in (count // 10, count - 1):
@@ -86,7 +85,7 @@ async def test_ten_thousand_inputs_leave_no_trace_in_memory(open_to_images):
     "examples",
     [
         pytest.param(10, id="short"),
-        pytest.param(200, id="long", marks=[pytest.mark.chaos, pytest.mark.timeout(3600)]),
+        pytest.param(60, id="long", marks=[pytest.mark.chaos, pytest.mark.timeout(3600)]),
     ],
 )
 def test_the_openapi_document_is_kept_to(open_to_images, examples):

@@ -28,15 +28,22 @@ def editfarm_serve(store, model_set):
     folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
     arguments = ["--store", store, "--model-set", model_set, "--port", port]
     arguments += ["--max-in-flight", 1, "--no-studio"]
-    farm = subprocess.Popen(
-        [sys.executable, "-m", "jobs.serve_command", *map(str, arguments)],
-        env={**os.environ, "RAY_TMPDIR": str(folder)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    said = folder / "said"
+    with said.open("wb") as log:
+        farm = subprocess.Popen(
+            [sys.executable, "-m", "jobs.serve_command", *map(str, arguments)],
+            env={**os.environ, "RAY_TMPDIR": str(folder)},
+            stdout=log,
+            stderr=log,
+        )
+
+    def ready(client):
+        assert farm.poll() is None, said.read_text(errors="replace")
+        return client.get("/readyz").status_code == 200
+
     try:
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            wait_until(lambda: client.get("/readyz").status_code == 200, 600)
+            wait_until(lambda: ready(client), 600)
             yield client
     finally:
         kill_tree(farm.pid)

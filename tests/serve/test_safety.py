@@ -89,6 +89,7 @@ PROTECTED = [
     ("GET", "/v1/edits/e" + "0" * 27),
     ("GET", "/v1/edits/e" + "0" * 27 + "/events"),
     ("GET", "/v1/edits/e" + "0" * 27 + "/image"),
+    ("GET", "/v1/edits/e" + "0" * 27 + "/preview"),
     ("GET", "/v1/edits/e" + "0" * 27 + "/result"),
     ("GET", "/v1/edits/e" + "0" * 27 + "/outputs/edited.png"),
     ("GET", "/v1/edits/e" + "0" * 27 + "/outputs/edited.png/link"),

@@ -168,6 +168,20 @@ def test_upload_progress_and_the_slider_shows_the_edited_picture(page, served):
     expect(tint).to_be_visible()
 
 
+def test_the_picture_is_shown_as_it_stands_half_way(page, monkeypatch):
+    monkeypatch.setattr("actors.previews._LEAST_PAUSE", 0.05)
+    fill(page, target="a black ball", steps="20", training="30")
+    page.locator("button#edit").click()
+    shown = page.locator("#result .ef-halfway img")
+    expect(shown).to_be_visible()
+    assert shown.get_attribute("src").startswith("data:image/jpeg;base64,")
+    first = shown.get_attribute("src")
+    page.wait_for_function(
+        "first => document.querySelector('#result .ef-halfway img')?.src !== first", arg=first
+    )
+    finished(page)
+
+
 def distance(page, png):
     """How far what is seen in the middle of the stage is from a picture, of 255.
 

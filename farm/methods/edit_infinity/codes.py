@@ -82,6 +82,6 @@ def make_codes(
     features, bits = client.encode(image, layout)
     yield Progress(STAGE, 1, 2)
     decoded = client.decode(bits, layout)
-    yield Progress(STAGE, 2, 2)
+    yield Progress(STAGE, 2, 2, preview=lambda: decoded)
     levels = (decoded.clamp(0, 1) * 255).round().to(torch.uint8)
     return SourceCodes(layout.name, features, bits, levels)

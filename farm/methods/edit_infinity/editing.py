@@ -88,9 +88,36 @@ def edit(
         negative=target.negative,
     )
     image, bits = client.edit(query, layout)
-    yield Progress(STAGE, 1, 1)
+    yield Progress(STAGE, 1, 1, preview=lambda: image)
     changed = (_bits(bits) != _bits(codes.bits)).float().mean().item()
     return _output(codes, image, region, {"changed_bits": changed})
+
+
+def recalled(
+    codes: SourceCodes,
+    text: Rows,
+    client: InfinityClient,
+    adapters: Adapters | None = None,
+    *,
+    seed: int,
+) -> Float[Tensor, "3 image_height image_width"]:
+    """What the model draws of the source by what it has learned, each bit the likelier value.
+
+    Costs the work of one forward pass and a decoding.
+    """
+    layout = client.model.schedule(codes.layout)
+    query = EditQuery(
+        text=text,
+        bits=codes.bits,
+        weight=torch.zeros(layout.latent_size),
+        guidance=(1.0,) * layout.num_scales,
+        temperature=(1.0,) * layout.num_scales,
+        seed=seed,
+        top_k=1,
+        top_p=0.0,
+        adapters=adapters,
+    )
+    return client.edit(query, layout)[0]
 
 
 def keep_source(codes: SourceCodes, region: EditRegion) -> EditOutput:

@@ -10,13 +10,14 @@ from torch import Tensor
 from farm.methods.edit_infinity.client import InfinityClient, StepLoss, TrainingQuery
 from farm.methods.edit_infinity.codes import SourceCodes
 from farm.methods.edit_infinity.config import EditInfinityConfig, LoraConfig
+from farm.methods.edit_infinity.editing import recalled
 from farm.methods.edit_infinity.lora_format import LoraShapes, adapters_of, initial_adapters
 from farm.methods.edit_infinity.needs import Layout
 from farm.methods.edit_infinity.noise import step_noise
 from farm.methods.edit_infinity.snapshots import chosen, saved_by_updates
 from farm.methods.edit_infinity.stored import read_artifact
 from farm.methods.edit_infinity.training import Run, TrainingState, optimise, snapshots_in
-from farm.progress import Progress
+from farm.progress import Picture, Progress
 from farm.training import keyed_generator
 
 STAGE = "edit_infinity.lora"
@@ -108,7 +109,11 @@ def train_lora(
     layout = client.model.schedule(codes.layout)
     updates = config.updates(config.lora.train_lora_iter)
     saved = saved_by_updates(config, config.lora.train_lora_iter)
-    run = Run(STAGE, updates, saved, before=0, total=updates + 1)
+
+    def preview(leaf: Flat) -> Picture:
+        return recalled(codes, text, client, adapters_of(leaf, config.lora), seed=seed)
+
+    run = Run(STAGE, updates, saved, before=0, total=updates + 1, preview=preview)
     state = checkpoint
     if state is None:
         shapes = LoraShapes.of(client.model, config.lora.lora_r)

@@ -10,12 +10,13 @@ from torch import Tensor
 from farm.methods.edit_infinity.client import InfinityClient, StepLoss, TrainingQuery
 from farm.methods.edit_infinity.codes import SourceCodes
 from farm.methods.edit_infinity.config import EditInfinityConfig, PromptConfig
+from farm.methods.edit_infinity.editing import recalled
 from farm.methods.edit_infinity.needs import Layout
 from farm.methods.edit_infinity.noise import step_noise
 from farm.methods.edit_infinity.snapshots import chosen, saved_by_updates
 from farm.methods.edit_infinity.stored import read_artifact
 from farm.methods.edit_infinity.training import Run, TrainingState, optimise, snapshots_in
-from farm.progress import Progress
+from farm.progress import Picture, Progress
 
 STAGE = "edit_infinity.prompt"
 
@@ -111,7 +112,11 @@ def train_prompt(
     layout = client.model.schedule(codes.layout)
     updates = config.updates(config.prompt.train_textembedding_iter)
     saved = saved_by_updates(config, config.prompt.train_textembedding_iter)
-    run = Run(STAGE, updates, saved, before=1, total=updates + 2)
+
+    def preview(leaf: Rows) -> Picture:
+        return recalled(codes, torch.cat([text, leaf]), client, seed=seed)
+
+    run = Run(STAGE, updates, saved, before=1, total=updates + 2, preview=preview)
     before = client.accuracy(text, codes.bits, layout).overall(layout)
     yield Progress(STAGE, 1, run.total, detail={"bit_accuracy": before})
     state = checkpoint

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from torch import Tensor
 from farm.errors import CorruptArtifactError, EditDivergedError
 from farm.methods.edit_infinity.client import StepLoss
 from farm.methods.edit_infinity.config import OptimiserConfig
-from farm.progress import Progress
+from farm.progress import Picture, Progress
 
 _SNAPSHOT = "snapshots."
 
@@ -100,6 +101,7 @@ class Run:
         saved: iteration names of the snapshots, by the number of updates behind them.
         before: steps of the stage that come before the first update.
         total: steps of the stage.
+        preview: what the model draws of the source with a leaf.
     """
 
     stage: str
@@ -107,6 +109,7 @@ class Run:
     saved: Mapping[int, int]
     before: int
     total: int
+    preview: Callable[[Leaf], Picture] | None = None
 
 
 def snapshots_in(tensors: Mapping[str, Tensor]) -> dict[int, Tensor]:
@@ -157,7 +160,8 @@ def optimise(
             "bit_accuracy": found.accuracy.mean().item(),
         }
         step, loss = run.before + state.step, state.losses[-1]
-        yield Progress(run.stage, step, run.total, loss, detail, checkpoint=state)
+        preview = None if run.preview is None else partial(run.preview, state.leaf)
+        yield Progress(run.stage, step, run.total, loss, detail, checkpoint=state, preview=preview)
     return state
 
 

@@ -1,7 +1,5 @@
 """What an edit costs, counted before it is done, in the units in which answers count."""
 
-from collections import Counter
-
 from farm.methods.edit_infinity.client import is_guided
 from farm.methods.edit_infinity.config import EditInfinityConfig
 from farm.methods.edit_infinity.plan import ATTENTION, CODES, LORA, PROMPT, EditPlan
@@ -27,14 +25,6 @@ def planned_work(plan: EditPlan, config: EditInfinityConfig) -> dict[str, dict[s
     planned = {name: _counted(stages[name]) for name in plan.makes}
     planned[EDIT] = {} if plan.region == "attention" else _edit_work(plan, config)
     return planned
-
-
-def total_work(planned: dict[str, dict[str, int]]) -> dict[str, int]:
-    """All of it together."""
-    total: Counter[str] = Counter()
-    for units in planned.values():
-        total.update(units)
-    return dict(total)
 
 
 def _edit_work(plan: EditPlan, config: EditInfinityConfig) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -144,6 +145,7 @@ class _Halving:
         self.candidates: dict[Region, Candidate] = {}
         self._aim, self._client, self._total = aim, client, total
         self._done = 0
+        self._shown: Drawing | None = None
 
     @property
     def prepared(self) -> int:
@@ -161,12 +163,16 @@ class _Halving:
                 drawings: list[Drawing] = done.value
                 break
             self._done += len(regions)
-            yield Progress(STAGE, self._done, self._total)
+            shown = self._shown
+            preview = None if shown is None else partial(self.easel.picture, shown)
+            yield Progress(STAGE, self._done, self._total, preview=preview)
         pictures = [self.easel.on_square(drawing) for drawing in drawings]
         misfits = [self._misfit(region) for region in regions]
         scores = score_pictures(pictures, misfits, self._aim, self._client)
         for region, score in zip(regions, scores, strict=True):
             self.candidates[region] = Candidate(region, steps, score)
+        best = min(range(len(scores)), key=lambda number: scores[number].loss)
+        self._shown = drawings[best]
         return drawings
 
 

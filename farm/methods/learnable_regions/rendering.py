@@ -156,6 +156,10 @@ class Easel:
         """The edited original and its mask, at the original's resolution."""
         return paste(self._image, drawing.drawn, drawing.canvas, self._config)
 
+    def picture(self, drawing: Drawing) -> Float[Tensor, "3 height width"]:
+        """The edited original alone."""
+        return self.finished(drawing)[0]
+
     def _query(
         self, region: Region, latents: Float[Tensor, "channels latent latent"], move: Move
     ) -> InpaintQuery:

@@ -5,6 +5,7 @@ The table is an artifact of its own: it does not depend on who chooses sizes by 
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -271,7 +272,11 @@ class _Run:
         self.state = replace(self.state, table=_noted(self.state, known))
         self._step += steps * len(regions)
         mean = sum(losses) / len(losses)
-        yield Progress(self._stage, self._step, self._total, mean, checkpoint=self.state)
+        best = min(range(len(losses)), key=losses.__getitem__)
+        preview = partial(self._easel.picture, drawings[best])
+        yield Progress(
+            self._stage, self._step, self._total, mean, checkpoint=self.state, preview=preview
+        )
 
     def train(
         self, network: AnchorNet, seen: RegionFeatures

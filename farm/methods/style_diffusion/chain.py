@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -60,7 +61,8 @@ def train_timestep(
         ),
     )
     step = config.progress_before(index + 1)
-    yield Progress(STAGE, step, config.total_progress, checkpoint=after)
+    preview = partial(client.decode, ddim_step(query.latents, noise, query.alpha, 1.0))
+    yield Progress(STAGE, step, config.total_progress, checkpoint=after, preview=preview)
     return after
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -70,7 +71,8 @@ def train_context(
         executed=(*state.executed, len(losses)),
     )
     step = config.progress_before(index + 1)
-    yield Progress(STAGE, step, config.total_progress, checkpoint=after)
+    preview = partial(client.decode, ddim_step(latents, noise, move.alpha, 1.0))
+    yield Progress(STAGE, step, config.total_progress, checkpoint=after, preview=preview)
     return after
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -40,11 +41,14 @@ class EditStep:
         latents: of source and target, after the step and its blend.
         totals: attention of each set of words so far, summed over steps; source, target.
         mask: where the target may differ, in this step; None where nothing was blended.
+        clean: latents of the target as they would be without the noise still in them, as far as
+            the model sees through it; None before the first step.
     """
 
     latents: Float[Tensor, "2 channels height width"]
     totals: Float[Tensor, "sets 2 size size"]
     mask: Bool[Tensor, "height width"] | None = None
+    clean: Float[Tensor, "channels height width"] | None = None
 
     @property
     def scores(self) -> Float[Tensor, "2 size size"]:
@@ -100,7 +104,9 @@ def edit_cells(
     last: list[EditStep] = []
     for count, steps in enumerate(edit_steps(inversion, cells, embeds, client), 1):
         last = steps
-        yield Progress(STAGE, count, num_steps)
+        clean = steps[0].clean
+        preview = None if clean is None else partial(client.decode, clean)
+        yield Progress(STAGE, count, num_steps, preview=preview)
     reconstruction = client.decode(inversion.state.latents)
     different = {id(step): step for step in last}
     images = {key: client.decode(step.latents[1]) for key, step in different.items()}
@@ -212,13 +218,14 @@ def _moved(
     config, state = cell.config, inversion.state
     noise = guide(answer.uncond, answer.cond, inversion.config.guidance_scale)
     target = ddim_step(before.latents[1], noise, move.alpha, move.alpha_to)
+    clean = ddim_step(before.latents[1], noise, move.alpha, 1.0)
     latents = torch.stack([state.chain[index + 1], target])
     totals = before.totals
     if answer.scores is not None:
         source = cell.plan.word_sets[:, 0] @ state.token_maps[index].T
         totals = totals + torch.stack([source.view_as(answer.scores), answer.scores], dim=1)
     if not step_choices(cell, index, inversion.config.num_steps).blended:
-        return EditStep(latents, totals)
+        return EditStep(latents, totals, clean=clean)
     height = latents.shape[-1]
     shielded = held = None
     if cell.plan.kept_tokens:
@@ -230,7 +237,8 @@ def _moved(
     mask = region(wide, config.blend_threshold, height, shielded, grow=config.blend_grow, held=held)
     if cell.plan.subtract_tokens is not None:
         mask = mask & ~region(totals[1], config.subtract_threshold, height)
-    return EditStep(blend(latents, mask), totals, mask)
+    seen = blend(torch.stack([state.trajectory[0], clean]), mask)[1]
+    return EditStep(blend(latents, mask), totals, mask, seen)
 
 
 def _output(

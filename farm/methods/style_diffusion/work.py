@@ -67,10 +67,5 @@ def planned_edit(
     return _positive(work)
 
 
-def reference_forwards(num_steps: int) -> int:
-    """Sample-forwards of one edit by the released program: the inversion again, then four rows."""
-    return 5 * num_steps
-
-
 def _positive(work: Counter[str]) -> Work:
     return {name: amount for name, amount in work.items() if amount}

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from farm.backbones.dino import Dino, build_official_dino, load_dino, load_official_dino
+from farm.backbones.convert import read_pth
+from farm.backbones.dino import Dino, build_official_dino, load_dino
 from farm.errors import InvalidRequestError, ModelSetError
 from tests.tiny import _seeded as seeded
 from tests.tiny_regions import DINO_ARGS, picture, tiny_dino, write_tiny_dino
@@ -172,7 +173,7 @@ def test_official_weights_say_their_own_sizes(tmp_path, images):
     vit = seeded(lambda: VisionTransformer(**args, num_classes=0), 1)
     path = tmp_path / "dino.pth"
     torch.save(vit.state_dict() | {"head.last_layer.weight": torch.ones(3)}, path)
-    dino = load_official_dino(path)
+    dino = build_official_dino(read_pth(path))
     assert (dino.patch, dino.width, len(dino.vit.blocks)) == (4, 128, 2)
     assert dino.vit.blocks[0].attn.num_heads == 2
     assert dino.position_offset == 0.1

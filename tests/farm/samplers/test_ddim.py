@@ -6,7 +6,7 @@ from diffusers import DDIMScheduler
 
 from farm.errors import InvalidRequestError
 from farm.model_spec import ModelSpec
-from farm.samplers.ddim import Move, NoiseSchedule, ddim_invert, ddim_step
+from farm.samplers.ddim import Move, NoiseSchedule, ddim_invert, ddim_step, noise_of_velocity
 
 SPEC = ModelSpec(
     name="test",
@@ -62,6 +62,15 @@ def test_denoising_matches_diffusers_at_every_step(num_steps):
         torch.testing.assert_close(
             ddim_step(z, noise, move.alpha, move.alpha_to), expected, atol=1e-5, rtol=1e-5
         )
+
+
+def test_the_noise_of_a_velocity_is_the_noise_that_it_was_made_of():
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 3, 4, 5, 6, generator=generator, dtype=torch.float64)
+    alphas = torch.tensor([0.05, 0.5, 0.99], dtype=torch.float64)
+    root, rest = (part.sqrt().view(3, 1, 1, 1) for part in (alphas, 1 - alphas))
+    latents, velocity = root * clean + rest * noise, root * noise - rest * clean
+    torch.testing.assert_close(noise_of_velocity(velocity, latents, alphas), noise)
 
 
 def test_inverting_undoes_denoising_when_the_noise_is_the_same():

@@ -38,6 +38,18 @@ def test_an_expired_lease_is_taken_over(store, clock):
     lease.renew()
 
 
+def test_another_run_of_a_task_takes_over_at_once(store, clock):
+    dead = acquire(store, TARGET, "anna/1", ttl=10.0, clock=clock)
+    for stranger in ("berta/1", "anna", "ann/1"):
+        assert acquire(store, TARGET, stranger, ttl=10.0, clock=clock, inherits=True) is None
+    assert acquire(store, TARGET, "anna/2", ttl=10.0, clock=clock) is None
+    lease = acquire(store, TARGET, "anna/2", ttl=10.0, clock=clock, inherits=True)
+    assert lease.epoch == 2
+    with pytest.raises(LeaseLostError, match=r"'anna/1' \(epoch 1\) is lost"):
+        dead.renew()
+    lease.renew()
+
+
 def test_who_renews_keeps_it(store, clock):
     lease = acquire(store, TARGET, "anna", ttl=10.0, clock=clock)
     for _ in range(5):

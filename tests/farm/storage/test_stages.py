@@ -88,6 +88,28 @@ def test_takes_over_from_the_dead(stage):
     assert stage.clock.now - start == 10
 
 
+def test_a_task_started_anew_does_not_wait_for_its_own_lease(stage):
+    stage.acquire("task/dead")
+    started = stage.clock.now
+    _, computed = stage.run(owner="task/2")
+    assert computed
+    assert stage.clock.now == started
+
+
+def test_who_was_taken_for_dead_does_not_take_it_back(stage):
+    def overtaken(lease):
+        heir = acquire(stage.store, TARGET, "task/heir", ttl=10.0, clock=stage.clock, inherits=True)
+        stage.events = [
+            heir.renew,
+            lambda: commit(stage.store, TARGET, "u1", {"trajectory": b"the heir's"}),
+        ]
+        lease.renew()
+
+    record, _ = stage.run(overtaken, owner="task/zombie")
+    assert record.attempt == "u1"
+    assert stage.events == []
+
+
 def test_resumes_from_the_checkpoint_and_clears_it(stage):
     save_checkpoint(stage.store, TARGET, b"step 40", stage.acquire("dead"))
 

@@ -1,0 +1,70 @@
+"""`ray job submit --working-dir . -- python -m jobs.edit_many …` on a cluster of our own."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from actors.local import require_token
+from farm.runner import load_result
+from farm.storage.local import LocalStore
+from jobs.outcomes import DoneEdit, parse_outcome
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.chaos]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def dashboard() -> Iterator[str]:
+    """Address to which jobs are submitted; nobody without this process's token may."""
+    folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))  # short: sockets lie in it
+    require_token()
+    cluster = Cluster()
+    try:
+        head = cluster.add_node(
+            num_cpus=2,
+            num_gpus=0,
+            include_dashboard=True,
+            dashboard_port=0,
+            temp_dir=str(folder),
+            object_store_memory=100 * 2**20,
+        )
+        yield f"http://{head.webui_url}"
+    finally:
+        cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_submitted_job_runs_on_its_cluster_and_again_does_nothing(
+    dashboard: str, tiny_set: str, manifest, tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    path = manifest({"id": "blue"}, {"id": "green", "target_prompt": "a green ball"})
+    binaries = Path(sys.executable).parent
+    command = [str(binaries / "ray"), "job", "submit", "--address", dashboard]
+    command += ["--working-dir", ".", "--", "python", "-m", "jobs.edit_many"]
+    command += ["--manifest", path, "--output", str(store.root), "--model-set", tiny_set]
+    environment = os.environ | {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+
+    def submit() -> str:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        said = done.stdout.decode()
+        assert done.returncode == 0, said
+        return said
+
+    assert "2 edits to do" in submit()
+    (outcomes,) = store.root.glob("tenants/default/jobs/*/outcomes.jsonl")
+    for line in outcomes.read_bytes().splitlines():
+        outcome = parse_outcome(line)
+        assert isinstance(outcome, DoneEdit)
+        assert load_result(store, "default", outcome.result.edit_id) is not None
+    assert "0 edits to do, 2 in the store" in submit()

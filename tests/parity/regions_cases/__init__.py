@@ -1,0 +1,1 @@
+"""Parts of `tests.parity.test_learnable_regions`, which collects them."""
