@@ -58,7 +58,7 @@ parity: $(STAMP) ## against golden vectors and other libraries
 	$(BIN)/python -m pytest tests/parity
 
 chaos: $(STAMP) ## kill processes of running edits, again and again; some minutes
-	set -e; for folder in chaos actors jobs serve; do $(BIN)/python -m pytest -m chaos tests/$$folder; done
+	set -e; for folder in chaos actors jobs serve cluster; do $(BIN)/python -m pytest -m chaos tests/$$folder; done
 
 bench: $(STAMP) ## ratios and baselines; JSON under out/bench
 	mkdir -p out/bench

@@ -18,7 +18,7 @@ import pickle
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +36,7 @@ from actors.flight import Flight
 from actors.local import local_ray, require_token
 from benchmarks.concurrent_edits import prepared_edits
 from cluster.table import TABLE
-from farm.calls import Answer, Call, Executor, run
+from farm.calls import Answer, Call, Executor, Paused, run
 from farm.errors import EditFailedError, FarmError
 from farm.runner import PreparedEdit, run_edit
 from farm.storage.local import LocalStore
@@ -71,13 +71,18 @@ class Asleep:
         time.sleep(_STEP)
         return [Answer(dict(call.arrays), {"step": 1}, _STEP / len(calls)) for call in calls]
 
-    run_step = run_batch
+    def run_step(self, items: Sequence[Call | Paused]) -> list[Answer | FarmError]:
+        return self.run_batch([item for item in items if isinstance(item, Call)])
 
 
 def simulated_edit(
-    request: int, executor: Executor, _report: Callable[..., None], _stop: Callable[[], bool]
+    request: int,
+    executor: Executor,
+    report_progress: Callable[..., None],
+    should_stop: Callable[[], bool],
 ) -> int:
     """So many steps, one after the other."""
+    del report_progress, should_stop
     call = Call("sim.step", {"x": np.zeros(64, np.float32)}, {"priority": "batch"})
     for _ in range(_STEPS):
         run(executor, call)
@@ -85,9 +90,13 @@ def simulated_edit(
 
 
 def nothing(
-    request: int, _executor: Executor, _report: Callable[..., None], _stop: Callable[[], bool]
+    request: int,
+    executor: Executor,
+    report_progress: Callable[..., None],
+    should_stop: Callable[[], bool],
 ) -> int:
     """An edit that does nothing."""
+    del executor, report_progress, should_stop
     return request
 
 
@@ -196,7 +205,7 @@ def _small() -> Any:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def _folder() -> Generator[Path, None, None]:
     folder = Path(tempfile.mkdtemp(prefix="editfarm-"))
     try:
         yield folder
@@ -205,19 +214,19 @@ def _folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _cluster(nodes: int) -> Iterator[str]:
+def _cluster(nodes: int) -> Generator[str, None, None]:
     """So many logical nodes with an accelerator each that is none."""
     require_token()
     folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))
     cluster = Cluster()
-    memory = {"object_store_memory": 100 * 2**20}
+    memory: dict[str, Any] = {"object_store_memory": 100 * 2**20}
     try:
         cluster.add_node(
             num_cpus=0, num_gpus=0, include_dashboard=False, temp_dir=str(folder), **memory
         )
         for _ in range(nodes):
             cluster.add_node(num_cpus=1, num_gpus=1, **memory)
-        yield cluster.address
+        yield str(cluster.address)
     finally:
         cluster.shutdown()
         shutil.rmtree(folder, ignore_errors=True)

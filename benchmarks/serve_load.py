@@ -67,7 +67,7 @@ class Op(StrEnum):
 
 _READY_LOOKS = 1200
 _BOUNDED_SECONDS = 10.0
-_BOUNDED_PER_MINUTE = 600
+_BOUNDED_PER_MINUTE = 120
 app = command_app()
 
 

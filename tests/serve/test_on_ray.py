@@ -133,7 +133,7 @@ def test_edits_outlive_a_killed_part_of_serve(client, title, first):
 @pytest.mark.chaos
 def test_edits_outlive_a_killed_backbone(client):
     names = [submit(client, seed, LONG) for seed in range(30, 34)]
-    wait_until(lambda: client.get(f"/v1/edits/{names[0]}").json()["progress"])
+    wait_until(lambda: client.get(f"/v1/edits/{names[0]}").json().get("progress"))
     kill("ray::Backbone")
     edits = [ended(client, name) for name in names]
     assert {edit["state"] for edit in edits} == {"done"}
@@ -144,7 +144,7 @@ def test_edits_outlive_a_restart_of_ray(tiny_set, tmp_path):
     settings = Settings(store=str(tmp_path / "store"), model_set=str(tiny_set), max_in_flight=2)
     with served(settings) as client:
         names = [submit(client, seed, LONG) for seed in range(8)]
-        wait_until(lambda: client.get(f"/v1/edits/{names[0]}").json()["progress"])
+        wait_until(lambda: client.get(f"/v1/edits/{names[0]}").json().get("progress"))
     with served(settings) as client:
         assert {ended(client, name)["state"] for name in names} == {"done"}
     commits = list((tmp_path / "store" / "tenants/default/edits").glob("*/COMMIT.json"))

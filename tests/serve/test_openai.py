@@ -99,7 +99,7 @@ async def test_without_a_source_prompt_the_error_says_how_to_give_one(client):
 
 async def test_a_stream_ends_with_the_picture(client):
     stream = await client.images.edit(
-        image=named(PICTURE), prompt="a blue ball", stream=True, partial_images=1, extra_body=EXTRA
+        image=named(PICTURE), prompt="a blue ball", stream=True, extra_body=EXTRA
     )
     events = [event async for event in stream]
     assert [event.type for event in events] == ["image_edit.completed"]

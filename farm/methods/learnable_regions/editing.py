@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -145,7 +144,6 @@ class _Halving:
         self.candidates: dict[Region, Candidate] = {}
         self._aim, self._client, self._total = aim, client, total
         self._done = 0
-        self._shown: Drawing | None = None
 
     @property
     def prepared(self) -> int:
@@ -163,16 +161,12 @@ class _Halving:
                 drawings: list[Drawing] = done.value
                 break
             self._done += len(regions)
-            shown = self._shown
-            preview = None if shown is None else partial(self.easel.picture, shown)
-            yield Progress(STAGE, self._done, self._total, preview=preview)
+            yield Progress(STAGE, self._done, self._total, preview=self.easel.half_way)
         pictures = [self.easel.on_square(drawing) for drawing in drawings]
         misfits = [self._misfit(region) for region in regions]
         scores = score_pictures(pictures, misfits, self._aim, self._client)
         for region, score in zip(regions, scores, strict=True):
             self.candidates[region] = Candidate(region, steps, score)
-        best = min(range(len(scores)), key=lambda number: scores[number].loss)
-        self._shown = drawings[best]
         return drawings
 
 

@@ -113,6 +113,7 @@ class Easel:
         self._client, self._config, self._seed = client, config, seed
         self._embeds, self._uncond_embeds = embeds, uncond_embeds
         self._prepared: dict[Box, _Prepared] = {}
+        self._going: tuple[Region, Tensor] | None = None
 
     def draw(
         self, regions: Sequence[Region], num_steps: int
@@ -133,6 +134,7 @@ class Easel:
                 for region, current in zip(regions, latents, strict=True)
             ]
             latents = client.inpaint(queries)
+            self._going = (regions[0], latents[0])
             yield number
         pictures = client.decode(latents)
         return [
@@ -159,6 +161,13 @@ class Easel:
     def picture(self, drawing: Drawing) -> Float[Tensor, "3 height width"]:
         """The edited original alone."""
         return self.finished(drawing)[0]
+
+    def half_way(self) -> Float[Tensor, "3 height width"]:
+        """The first of the regions that are being drawn as it stands, noise included."""
+        assert self._going is not None, "there is a step behind us"
+        region, latents = self._going
+        (drawn,) = self._client.decode([latents])
+        return self.picture(Drawing(region, self._prepared[region.box].canvas, drawn))
 
     def _query(
         self, region: Region, latents: Float[Tensor, "channels latent latent"], move: Move
