@@ -69,7 +69,8 @@ class Lines:
     """A line now and then."""
 
     def __init__(self, title: str, total: int, unit: Unit, done: int, screen: Console) -> None:
-        self._title, self._total, self._unit, self._begun = title, total, unit, done
+        self._title, self._total, self._begun = title, total, done
+        self._unit: Unit = unit
         self._screen = screen
         self._started = self._last = time.monotonic()
 
