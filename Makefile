@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed.stamp
 EDITS ?= 192
-QUICK := -m "not gpu and not weights and not chaos"
+QUICK := not gpu and not weights and not chaos
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fix docs coverage wheel parity chaos bench quality zoo constraints clean
@@ -22,15 +22,15 @@ $(STAMP): constraints.txt pyproject.toml
 demo: $(STAMP) ## edit the held-out scenes of examples/demo, with a report under out/demo
 	$(BIN)/editfarm demo
 
-# a process each, so that the actors' Ray is gone before the jobs start theirs
+# what needs no Ray in parallel; then a process each, so that one folder's Ray is gone before the next's
 test: $(STAMP) ## everything that runs on a fresh machine, at most 20 minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(QUICK) tests/farm tests/parity
-	$(BIN)/python -m pytest $(QUICK) tests/actors
-	$(BIN)/python -m pytest $(QUICK) tests/jobs
-	$(BIN)/python -m pytest $(QUICK) tests/chaos
-	$(BIN)/python -m pytest $(QUICK) tests/serve
-	$(BIN)/python -m pytest $(QUICK) tests/cluster
-	$(BIN)/python -m pytest $(QUICK) tests/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "$(QUICK) and not ray" \
+	  tests/farm tests/parity tests/jobs tests/cluster tests/docs
+	$(BIN)/python -m pytest -m "$(QUICK)" tests/actors
+	$(BIN)/python -m pytest -m "$(QUICK) and ray" tests/jobs
+	$(BIN)/python -m pytest -m "$(QUICK)" tests/chaos
+	$(BIN)/python -m pytest -m "$(QUICK)" tests/serve
+	$(BIN)/python -m pytest -m "$(QUICK) and ray" tests/cluster
 
 check: $(STAMP) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -48,7 +48,7 @@ docs: $(STAMP) ## all pages as a site that asks no other machine for anything, u
 	@echo out/site/index.html
 
 coverage: $(STAMP) ## what the tests of one process reach; HTML under out/coverage
-	$(BIN)/python -m pytest $(QUICK) --cov --cov-report=term \
+	$(BIN)/python -m pytest -m "$(QUICK)" --cov --cov-report=term \
 	  --cov-report=html:out/coverage tests/farm tests/parity tests/jobs tests/serve
 
 wheel: $(STAMP) ## dist/*.whl, with the scenes' weights and the commit it was built from

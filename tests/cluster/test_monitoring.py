@@ -27,6 +27,8 @@ from jobs.top import app
 from tests.cluster.provenance import PROVENANCE
 from tests.rays import own_ray
 
+pytestmark = pytest.mark.ray
+
 OPERATIONS_PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 
 RULES = {
