@@ -25,8 +25,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End with the verdict, without tearing the interpreter down.
 
-    After several Rays in one process, the last with torch beside it, the teardown has crashed once in
-    Ray's native threads, when all tests had passed and been reported.
+    After several Rays in one process, the last with torch beside it, the teardown has crashed once
+    in Ray's native threads, when all tests had passed and been reported.
     """
     parallel = hasattr(config, "workerinput") or config.getoption("numprocesses", None)
     if parallel or "ray" not in sys.modules or _VERDICT not in config.stash:
