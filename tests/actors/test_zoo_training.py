@@ -91,6 +91,7 @@ def weights(folder: Path, rank: int) -> dict[str, Tensor]:
     return load_file(folder / f"rank{rank}.safetensors")
 
 
+@pytest.mark.chaos  # two workers are tried always
 def test_one_worker_trains_as_the_plain_loop(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     (tmp_path / "ray").mkdir()
