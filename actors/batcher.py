@@ -162,8 +162,8 @@ class Batcher:
                 await asyncio.wait_for(self._wake.wait(), patience)
             except TimeoutError:
                 break
-        if gathering is not None:
-            gathering.ended()
+        if gathering is not None and not self._room.by_priority()["interactive"]:
+            gathering.ended()  # cut short by others it says nothing of those awaited
         return self._room.next_batch()
 
     async def _compute(self, items: list[Item], chosen: Chosen) -> None:

@@ -39,6 +39,23 @@ async def test_an_interactive_call_ends_a_wait() -> None:
     assert host.batches[1:] == [("toy.look", [9]), ("toy.train", [7, 8])]
 
 
+async def test_waits_that_interactive_calls_cut_short_are_not_held_against_those_awaited() -> None:
+    clock = Clock()
+    host = SteppingHost({"toy.train": 1e6}, clock)
+    batcher = Batcher(host.run_step, Limits(gather=0.1, linger=0.0), clock=clock)
+    await batcher.answer_all([call(value, "toy.train") for value in range(2)])
+    alone = await queued(batcher, call(7, "toy.train"))
+    async with asyncio.timeout(5):
+        for value in range(5):  # more than the vain waits after which none is tried
+            await batcher.answer_all([call(value, "toy.look")], USER)
+            for _ in range(5):
+                await asyncio.sleep(0)  # the wait begins again
+        assert not alone.done()
+        await batcher.answer_all([call(8, "toy.train")])
+        await alone
+    await batcher.close()
+
+
 async def test_work_of_another_key_is_not_held_up() -> None:
     clock = Clock()
     host = SteppingHost({"toy.train": 1e6, "toy.other": 1.0}, clock)
