@@ -27,6 +27,7 @@ from farm.storage.leases import Lease, LeaseLostError
 from farm.storage.stages import wait_or_compute
 from farm.storage.store import Store
 from farm.storage.tensors import pack_tensors, unpack_tensors
+from farm.threads import one_thread
 
 _LEASE_SECONDS = 20.0
 _CHECKPOINT_SECONDS = 10.0
@@ -79,7 +80,8 @@ def run_edit(
     run = _Run(prepared, store, executor, tenant, report, should_stop)
     run.budget, run.node = budget, node
     run.task = task or run.attempt
-    return run.run(target)
+    with one_thread(when=prepared.request.deterministic):
+        return run.run(target)
 
 
 class _Run:

@@ -15,10 +15,11 @@ from farm.images import encode_png
 from farm.requests import parse_request
 from farm.runner import PreparedEdit, load_output, prepare, run_edit
 from farm.storage.local import LocalStore
-from farm.zoo.model_sets import ModelSet, open_model_set
+from farm.zoo.model_sets import ModelSet
 from tests.actors.conftest import SMALL
 from tests.actors.scene_edits import WithModules
 from tests.tiny_infinity import tiny_whole_networks, write_tiny_whole_set
+from tests.tiny_sets import opened
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
 
@@ -35,9 +36,7 @@ QUICK = {
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> ModelSet:
-    folder: Path = tmp_path_factory.mktemp("sets") / "whole"
-    write_tiny_whole_set(folder)
-    return open_model_set(str(folder))
+    return opened(write_tiny_whole_set, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

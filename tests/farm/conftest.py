@@ -13,12 +13,10 @@ def store(tmp_path):
 def models(tmp_path_factory):
     """Networks of StyleDiffusion and Learnable Regions, where a file has no set of its own."""
     # here, so that files without networks do not wait for their libraries
-    from farm.zoo.model_sets import open_model_set
     from tests.tiny_regions import write_tiny_region_set
+    from tests.tiny_sets import opened
 
-    folder = tmp_path_factory.mktemp("sets") / "regions"
-    write_tiny_region_set(folder)
-    return open_model_set(str(folder))
+    return opened(write_tiny_region_set, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -54,15 +54,29 @@ def prepared(models, **changes):
 
 
 class Locked:
-    """Makes the inline host safe for the two threads of a test; counts calls by operation."""
+    """Makes the inline host safe for the two threads of a test; notes operations and threads."""
 
     def __init__(self, host):
         self.host, self.lock, self.ops = host, threading.Lock(), []
+        self.threads: set[int] = set()
 
     def run_all(self, calls):
         with self.lock:
             self.ops += [call.op for call in calls]
+            self.threads.add(torch.get_num_threads())
             return self.host.run_all(calls)
+
+
+@pytest.mark.parametrize(("deterministic", "threads"), [(True, 1), (False, 3)])
+def test_a_deterministic_edit_computes_with_one_thread(models, host, store, deterministic, threads):
+    executor, before = Locked(host), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        run_edit(prepared(models, deterministic=deterministic), store, executor)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert executor.threads == {threads}
 
 
 def test_an_edit_leaves_its_pictures_and_where_they_come_from(models, host, store):

@@ -26,6 +26,7 @@ from tests.farm.interruptions import check_it_goes_on
 from tests.inline import LostAfter
 from tests.tiny import write_tiny_set
 from tests.tiny_infinity import tiny_transformer, tiny_whole_networks, write_tiny_whole_set
+from tests.tiny_sets import opened
 
 HEIGHT, WIDTH = 24, 40
 PICTURE = encode_png(torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)))
@@ -49,9 +50,7 @@ def drawn_mask(height=HEIGHT, width=WIDTH):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sets") / "whole"
-    write_tiny_whole_set(folder)
-    return open_model_set(str(folder))
+    return opened(write_tiny_whole_set, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from farm.images import decode_image, encode_png
 from farm.requests import parse_request
 from farm.runner import load_output, prepare, run_edit
 from farm.storage.opening import open_store
-from farm.zoo.model_sets import open_model_set
 from tests.tiny_infinity import tiny_whole_networks, write_tiny_whole_set
 from tests.tiny_regions import tiny_region_networks, write_tiny_region_set
+from tests.tiny_sets import opened
 
 HEIGHT, WIDTH = 24, 40
 PICTURE = encode_png(torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)))
@@ -32,11 +32,8 @@ QUICK = {
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     """A set for each method, with what answers its calls."""
-    folder = tmp_path_factory.mktemp("sets")
-    write_tiny_whole_set(folder / "whole")
-    write_tiny_region_set(folder / "regions")
-    whole = open_model_set(str(folder / "whole")), OperationHost(tiny_whole_networks())
-    regions = open_model_set(str(folder / "regions")), OperationHost(tiny_region_networks())
+    whole = opened(write_tiny_whole_set, tmp_path_factory), OperationHost(tiny_whole_networks())
+    regions = opened(write_tiny_region_set, tmp_path_factory), OperationHost(tiny_region_networks())
     return {"style_diffusion": whole, "edit_infinity": whole, "learnable_regions": regions}
 
 

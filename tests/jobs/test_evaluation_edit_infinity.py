@@ -9,13 +9,13 @@ from farm.requests import parse_request
 from farm.runner import load_stage, prepare, run_edit
 from farm.runner.edit_infinity import unpack_codes
 from farm.storage.opening import open_store
-from farm.zoo.model_sets import open_model_set
 from farm.zoo.scenes.edits import edit_truth, sample_edits
 from jobs.evaluation.edit_infinity import EditInfinityMeasures
 from jobs.evaluation.finished import Finished
 from jobs.evaluation.measures import Measures
 from jobs.evaluation.scores import MEASURES
 from tests.tiny_infinity import tiny_whole_networks, write_tiny_whole_set
+from tests.tiny_sets import opened
 
 PICTURE = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
 QUICK = {"train_textembedding_iter": 1, "train_lora_iter": 1, "prompt_rows": 2}
@@ -23,9 +23,7 @@ QUICK = {"train_textembedding_iter": 1, "train_lora_iter": 1, "prompt_rows": 2}
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sets") / "whole"
-    write_tiny_whole_set(folder)
-    return open_model_set(str(folder))
+    return opened(write_tiny_whole_set, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

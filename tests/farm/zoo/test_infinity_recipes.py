@@ -8,6 +8,7 @@ import torch
 
 from farm.backbones.infinity.networks import load_infinity_networks
 from farm.backbones.infinity.tokenizer import TextTokenizer
+from farm.threads import one_thread
 from farm.zoo.judge import Judge
 from farm.zoo.measures.bench import Bench
 from farm.zoo.measures.next_scale import measure_bsq_vae, measure_infinity
@@ -26,11 +27,9 @@ NAMES = ("t5", "bsq_vae", "infinity")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def single_threaded():
+    with one_thread():
+        yield
 
 
 def recipe_of(name, exported):

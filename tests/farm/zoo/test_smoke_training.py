@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import multiprocessing
 
+from farm.threads import one_thread
 from farm.zoo.recipes.loop import Report, train_recipe
 from farm.zoo.recipes.parts import PARTS
 from tests.farm.zoo.smoke import SMOKES, STEPS, smoke_training, train_all_on_rank
@@ -19,11 +20,9 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def single_threaded():
+    with one_thread():
+        yield
 
 
 def test_there_is_a_smoke_training_for_every_part():
