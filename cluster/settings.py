@@ -47,7 +47,10 @@ class Settings(BaseModel):
     model_set: Text = "scenes"
     """A name, or a folder under the model cache."""
     model_source: Text = "scenes"
-    """Where the model cache is filled from: a folder or s3:// prefix with a `model_set.json`."""
+    """Where the model cache is filled from: a set of released checkpoints (`sd15+regions`), or a
+    folder or s3:// prefix with a `model_set.json`."""
+    model_mirror: Text | None = None
+    """Folder or s3:// prefix with released checkpoints, asked in the hub's place."""
     aws_region: Text = "us-east-1"
     aws_zones: Text = "us-east-1a,us-east-1b"
     gcp_project: Text = "editfarm-example"

@@ -1,14 +1,20 @@
 """Fill a machine's model cache: a model set's files, whole and checked, ready to be mapped.
 
-    python -m jobs.model_cache s3://bucket/models/sd15 --to /models
+    python -m jobs.model_cache s3://bucket/models/mine --to /models
+    python -m jobs.model_cache sd15+regions --to /models
+    python -m jobs.model_cache sd15+regions --mirror s3://bucket/hub --to /models
 
 Weights are safetensors, which backbones map into memory: processes of one machine share the pages.
-Files that are there with the right digest stay, so a second start costs a reading of the disk. Two
-machines may fill one shared cache at once: a file appears whole, by a rename.
+A set of released checkpoints is fetched from the hub, or from a mirror of it in a store, and
+converted, once. Files that are there with the right digest stay, so a second start costs a reading
+of the disk. Two machines may fill one shared cache at once: a file, or a converted set, appears
+whole, by a rename.
 """
 
 import hashlib
 import json
+import shutil
+import socket
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,9 +25,12 @@ import typer
 from farm.errors import InvalidRequestError, ModelSetError
 from farm.storage.opening import open_store
 from farm.storage.store import MissingKeyError
-from farm.zoo.model_sets import is_embedded, open_model_set
+from farm.zoo.model_sets import has_manifest, is_embedded, open_model_set
+from farm.zoo.released_sets import is_released
 from jobs.bars import bar
 from jobs.console import FarmCommand, command_app, say
+from jobs.hub_mirror import HubMirror
+from jobs.model_pull import from_hub, pull
 
 _MANIFEST = "model_set.json"
 _BLOCK = 2**22
@@ -33,16 +42,65 @@ app = command_app()
 def model_cache(
     source: Annotated[str, typer.Argument(help="A model set's name, folder or s3:// prefix.")],
     to: Annotated[Path, typer.Option(help="Folder of the cache.")],
+    mirror: Annotated[
+        str | None,
+        typer.Option(help="Folder or s3:// prefix with OWNER/NAME/FILE, asked in the hub's place."),
+    ] = None,
 ) -> None:
     """Fill a machine's model cache."""
     if is_embedded(source):
         open_model_set(source).verify()
         say(f"{source} comes with the package: nothing to fetch")
         return
+    if is_released(source):
+        folder = to / source
+        made = convert(source, folder, mirror)
+        open_model_set(str(folder)).verify()
+        say(f"{folder}: {'converted' if made else 'is there'}, all digests match")
+        return
+    if mirror is not None:
+        raise InvalidRequestError(
+            f"a mirror has released checkpoints, and {source!r} names none: leave --mirror out, or "
+            "name a set that `editfarm models list` shows"
+        )
     folder = to / source.rstrip("/").rsplit("/", maxsplit=1)[-1]
     fetched = fill(source, folder)
     open_model_set(str(folder)).verify()
     say(f"{folder}: {fetched} files fetched, all digests match")
+
+
+def convert(name: str, folder: Path, mirror: str | None) -> bool:
+    """Put a set of released checkpoints together; False if it is there already.
+
+    It is made beside the folder under this machine's name, so that a start after a crash goes on
+    where the last one was, and then renamed. The first of several machines wins.
+
+    Raises:
+        ModelSetError: no such set, or a checkpoint is not what it should be.
+        UnavailableError: neither the hub nor its mirrors answer.
+        StoreError: the mirror cannot be read.
+    """
+    if has_manifest(folder):
+        return False
+    mine = folder.with_name(f".{name}.{socket.gethostname()}")
+    fetched = mine.with_name(f"{mine.name}.fetched")
+    fetch = from_hub if mirror is None else HubMirror(open_store(mirror), fetched)
+    pull(name, mine, fetch=fetch)
+    won = _appears(mine, folder)
+    shutil.rmtree(fetched, ignore_errors=True)
+    return won
+
+
+def _appears(mine: Path, folder: Path) -> bool:
+    """Rename a whole folder; False, and it is gone, if another machine was there before."""
+    try:
+        mine.rename(folder)
+    except OSError:
+        if not has_manifest(folder):
+            raise
+        shutil.rmtree(mine)
+        return False
+    return True
 
 
 def fill(source: str, folder: Path) -> int:

@@ -160,12 +160,14 @@ def _mounts(kind: NodeKind) -> list[Document]:
 
 def _model_cache(settings: Settings, kind: NodeKind) -> Document:
     """The step before a GPU pod: every network as one safetensors file that can be mapped."""
+    mirror = [] if settings.model_mirror is None else ["--mirror", settings.model_mirror]
     return {
         "name": "model-cache",
         "image": settings.image_cuda if kind.gpus else settings.image_cpu,
         "command": ["python", "-m", "jobs.model_cache"],
-        "args": [settings.model_source, "--to", MODEL_CACHE],
-        "env": variables({"HOME": HOME}),
+        "args": [settings.model_source, "--to", MODEL_CACHE, *mirror],
+        # on the same disk, what needs no conversion is shared with the hub's cache, not copied
+        "env": variables({"HOME": HOME, "HF_HOME": f"{MODEL_CACHE}/.hub"}),
         "resources": {
             "requests": {"cpu": "1", "memory": "8Gi"},
             "limits": {"cpu": "4", "memory": "16Gi"},

@@ -18,6 +18,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from cluster.nodes import NODES, TRAINER_GIB
 from cluster.rendering.targets import render
+from cluster.settings import Settings
 from farm.requests import parse_request
 from jobs import edit_many, model_cache
 from jobs.cli import JOBS
@@ -203,6 +204,17 @@ def test_commands_in_documents_are_commands_that_there_are():
         for init in pod.get("initContainers", []):
             assert init["command"] == ["python", "-m", "jobs.model_cache"]
             assert parses(model_cache.app, init["args"])
+
+
+def test_the_model_cache_may_be_made_of_released_checkpoints_in_a_bucket():
+    mine = Settings(model_source="sd15+regions", model_mirror="s3://models/hub")
+    files = render("kuberay", serve_config=serve_config(), settings=mine)
+    pods = pod_templates(yaml.safe_load(files["kuberay/job/rayjob.yaml"]))
+    steps = [init for pod in pods for init in pod["spec"].get("initContainers", [])]
+    assert steps
+    for init in steps:
+        assert init["args"] == ["sd15+regions", "--to", "/models", "--mirror", "s3://models/hub"]
+        assert parses(model_cache.app, init["args"])
 
 
 def test_the_example_manifest_is_a_manifest():
