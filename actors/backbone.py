@@ -18,6 +18,7 @@ from actors.metrics import watch_backbone
 from actors.sender import ANYBODY, Sender
 from actors.stats import BatcherStats
 from actors.tracing import span
+from farm.allocator import keep_freed_memory
 from farm.calls import Call, Paused
 from farm.errors import FarmError
 
@@ -75,6 +76,8 @@ class Backbone:
         on_hang: Callable[[], None] | None = None,
     ) -> None:
         torch.set_num_threads(threads)
+        if device == "cpu":
+            keep_freed_memory()  # the same shapes come again with every step
         self._device = device
         gauge = CudaGauge(device, memory_share) if device.startswith("cuda") else None
         self._host = build_host(device)

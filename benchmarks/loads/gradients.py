@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -189,18 +190,32 @@ def joined(parts: Sequence[Ended]) -> Ended:
 
 @ray.remote(num_cpus=0)
 class Gate:
-    """Lets everybody go at once."""
+    """Lets trainers that have arrived go at once, round after round, when it is told to."""
 
     def __init__(self, expected: int) -> None:
-        self._missing = expected
-        self._open = asyncio.Event()
+        self._expected = expected
+        self._arrived: dict[int, list[Ended | None]] = defaultdict(list)
+        self._opened = -1
+        self._changed = asyncio.Condition()
 
-    async def arrive(self) -> None:
-        """Wait until all have arrived."""
-        self._missing -= 1
-        if self._missing == 0:
-            self._open.set()
-        await self._open.wait()
+    async def arrive(self, number: int, before: Ended | None) -> None:
+        """A trainer is ready for a round, after another; returns when that begins."""
+        async with self._changed:
+            self._arrived[number].append(before)
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: self._opened >= number)
+
+    async def until_all(self, number: int) -> list[Ended | None]:
+        """Wait until every trainer is ready for a round; what became of them in the one before."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._arrived[number]) == self._expected)
+        return self._arrived[number]
+
+    async def open(self, number: int) -> None:
+        """Begin a round."""
+        async with self._changed:
+            self._opened = number
+            self._changed.notify_all()
 
 
 @ray.remote(num_cpus=0.05, max_retries=0)
@@ -218,13 +233,16 @@ def train_coroutines(backbones: Any, load: Load, seeds: Sequence[int]) -> Ended:
 
 
 @ray.remote(num_cpus=0.05, max_retries=0)
-def train_task(backbones: Any, load: Load, seed: int, gate: Any) -> Ended:
-    """One trainer in a process of its own, begun together with the others."""
+def train_task(backbones: Any, load: Load, seed: int, gate: Any, rounds: int) -> None:
+    """One trainer in a process of its own; each round is begun together with the others."""
     executor = RemoteExecutor(backbones, sender=Sender("training"))
-    trainer = Trainer(load, seed)
-    ray.get(gate.arrive.remote())
-    start = time.time()
-    return Ended(start, [trainer.run(executor)], [trainer.embeds])
+    ended = None
+    for number in range(rounds):
+        trainer = Trainer(load, seed)
+        ray.get(gate.arrive.remote(number, ended))
+        start = time.time()
+        ended = Ended(start, [trainer.run(executor)], [trainer.embeds])
+    ray.get(gate.arrive.remote(rounds, ended))  # a process that ends disturbs the others
 
 
 def load_bench_host(model_set: ModelSet, device: str) -> Host:
