@@ -25,8 +25,8 @@ demo: $(STAMP) ## edit the held-out scenes of examples/demo, with a report under
 # what needs no Ray in parallel; then a process each, so that one folder's Ray is gone before the next's
 test: $(STAMP) ## everything that runs on a fresh machine, at most 20 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "$(QUICK) and not ray" \
-	  tests/farm tests/parity tests/jobs tests/serve tests/cluster tests/docs
-	$(BIN)/python -m pytest -m "$(QUICK)" tests/actors
+	  tests/farm tests/parity tests/actors tests/jobs tests/serve tests/cluster tests/docs
+	$(BIN)/python -m pytest -m "$(QUICK) and ray" tests/actors
 	$(BIN)/python -m pytest -m "$(QUICK) and ray" tests/jobs
 	$(BIN)/python -m pytest -m "$(QUICK)" tests/chaos
 	$(BIN)/python -m pytest -m "$(QUICK) and ray" tests/serve

@@ -196,6 +196,7 @@ class Dispatcher:
         self._room = min(self.limits.in_flight, self.flight.places or self.limits.in_flight)
         self.flight.listen(self.watch)
         try:
+            self._heed_wish()  # somebody may have changed his mind while the farm started
             while True:
                 if self.stopped is None:
                     exhausted = exhausted or self._draw(source)

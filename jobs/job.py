@@ -4,7 +4,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -128,7 +128,9 @@ class _Run:
 
     def run_missing(self, open_runner: OpenRunner, found: Survey) -> list[dict[str, Any]]:
         """Second pass; descriptions of the backbones."""
-        with open_runner() as runner:
+        with ExitStack() as stack:
+            with self.monitor.starting():
+                runner = stack.enter_context(open_runner())
             flight = runner.flight(budget=self.options.edit_accelerator_seconds)
             backbones = runner.describe()
             self.monitor.replicas = max(1, len(backbones))

@@ -7,10 +7,11 @@ each edit. None of them is needed to finish the job: a store that fails is asked
 import json
 import os
 import socket
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -114,6 +115,25 @@ class Monitor:
         self.missing, self.total, self.state = missing, total, "running"
         self.event("checked", {"total": total, "missing": missing, "failed": self.failed})
         self.tick(force=True)
+
+    @contextmanager
+    def starting(self) -> Generator[None]:
+        """While the farm starts, and its caller waits for that, say that the job is alive."""
+        self.state, over = "starting", threading.Event()
+
+        def beat() -> None:
+            self.tick(force=True)
+            while not over.wait(_STATUS_SECONDS):
+                self.tick(force=True)
+
+        thread = threading.Thread(target=beat, name="job-status", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self.state = "running"
 
     def ended(self, outcome: DoneEdit | FailedEdit) -> None:
         """An edit of this run has its last outcome."""

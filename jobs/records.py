@@ -37,7 +37,9 @@ JOB, STATUS, CONTROL = "job.json", "status.json", "control.json"
 OUTCOME_LOG, EVENT_LOG = "log/outcomes/", "log/events/"
 TENANT = "default"
 
-State = Literal["checking", "running", "paused", "waiting", "finished", "stopped", "interrupted"]
+State = Literal[
+    "checking", "starting", "running", "paused", "waiting", "finished", "stopped", "interrupted"
+]
 
 
 class _Document(BaseModel):

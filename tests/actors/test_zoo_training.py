@@ -91,7 +91,7 @@ def weights(folder: Path, rank: int) -> dict[str, Tensor]:
     return load_file(folder / f"rank{rank}.safetensors")
 
 
-@pytest.mark.chaos  # two workers are tried always
+@pytest.mark.chaos  # a minute of starting processes; test_smoke_training has the recipes in two
 def test_one_worker_trains_as_the_plain_loop(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     (tmp_path / "ray").mkdir()
@@ -106,6 +106,7 @@ def test_one_worker_trains_as_the_plain_loop(tmp_path: Path) -> None:
     assert {"loss", "bias"} <= set(figures)
 
 
+@pytest.mark.chaos
 def test_two_workers_end_with_the_weights_of_their_mean_gradient(tmp_path: Path) -> None:
     train_on_workers(partial(build, tmp_path), workers=2, report_every=1)
     torch.testing.assert_close(weights(tmp_path, 0), weights(tmp_path, 1), rtol=0, atol=0)

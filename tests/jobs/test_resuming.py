@@ -2,6 +2,8 @@
 
 import csv
 import json
+import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from farm.errors import BackboneLostError, EditDivergedError
 from farm.runner.artifacts import delete_edit
 from farm.runner.failures import POLICY, FailureKind, Rule
 from farm.storage.local import LocalStore
-from jobs import batch
+from jobs import batch, runners
 from jobs.control import app as jobs_app
 from jobs.edit_many import app
 from jobs.inline import InlineRunner
@@ -175,6 +177,32 @@ def test_a_cancelled_job_says_what_is_left_and_resume_does_it(submit, manifest, 
     result = CliRunner().invoke(jobs_app, ["resume", "--store", str(store.root), "--json"])
     assert result.exit_code == 0, result.stderr
     assert len(run.ran) == left
+
+
+def test_a_job_whose_farm_still_starts_is_alive_and_can_be_cancelled(
+    submit, manifest, store, run, monkeypatch
+):
+    monkeypatch.setattr("jobs.monitor._STATUS_SECONDS", 0.02)
+    real, seen = runners._open_inline, []
+
+    @contextmanager
+    def slow(*args):
+        first = find_job(store, "default", None).status()
+        deadline = time.monotonic() + 30
+        while (latest := find_job(store, "default", None).status()).updated <= first.updated:
+            assert time.monotonic() < deadline, "no sign of life"
+            time.sleep(0.02)
+        seen.append(latest.state)
+        where = ["--store", str(store.root)]
+        assert CliRunner().invoke(jobs_app, ["cancel", *where]).exit_code == 0
+        with real(*args) as runner:
+            yield runner
+
+    monkeypatch.setattr(runners, "_open_inline", slow)
+    _, stderr = submit(manifest(*FOUR), code=130)
+    assert seen == ["starting"]
+    assert "4 left (cancelled)" in stderr
+    assert run.ran == []
 
 
 def test_a_job_stops_at_its_budget(submit, manifest, store):
