@@ -11,9 +11,9 @@ A wish reaches a running job within some seconds, wherever it runs: it lies in t
 whose process is gone is resumed in this one.
 """
 
-import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,8 +141,7 @@ def show(
         return
     table = Table(show_header=False, box=None)
     for name, value in about.items():
-        text = json.dumps(value) if isinstance(value, dict | list) else str(value)
-        table.add_row(name.replace("_", " "), escape(text))
+        table.add_row(name.replace("_", " "), escape(_told(name, value)))
     print_table(table)
 
 
@@ -221,6 +220,18 @@ def _submit_again(
         submission, view, retry_failed=retry_failed, report_file=report_file, job=files.job
     )
     return totals.exit_code
+
+
+def _told(name: str, value: Any) -> str:
+    """A figure as people read it."""
+    if name in ("started", "updated"):
+        when = datetime.fromtimestamp(value, UTC)
+        return f"{when:%Y-%m-%d %H:%M:%S} UTC, {seconds_text(time.time() - value)} ago"
+    if name == "running":
+        return "\n".join(f"{e['name']}: {e['stage']} {e['step']}/{e['total']}" for e in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {one}" for key, one in value.items() if one is not None)
+    return "-" if value is None or value == "" else str(value)
 
 
 def _about(status: JobStatus | None) -> dict[str, Any]:
