@@ -253,3 +253,31 @@ def test_what_the_system_says_is_passed_on(local_store, monkeypatch, number, kin
 def test_a_relative_root_is_refused():
     with pytest.raises(UnusableStoreError, match="absolute"):
         LocalStore(Path("somewhere"))
+
+
+class Forgetful(LocalStore):
+    def get(self, key):
+        return b"something else"
+
+
+class Stubborn(LocalStore):
+    def delete(self, key):
+        pass
+
+
+class Contrary(LocalStore):
+    def put_if_match(self, key, data, version):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        (Forgetful, "does not return what was written"),
+        (Stubborn, "still has an object after deleting it"),
+        (Contrary, "refuses If-Match with the version it just gave"),
+    ],
+)
+def test_a_store_that_breaks_its_word_is_found_out(tmp_path, kind, what):
+    with pytest.raises(UnusableStoreError, match=what):
+        check_writable(kind(tmp_path))
