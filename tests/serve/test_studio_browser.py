@@ -168,6 +168,7 @@ def test_upload_progress_and_the_slider_shows_the_edited_picture(page, served):
     expect(tint).to_be_visible()
 
 
+@pytest.mark.chaos  # a long edit, watched for minutes where the machine is busy
 def test_the_picture_is_shown_as_it_stands_half_way(page, monkeypatch):
     monkeypatch.setattr("actors.previews._LEAST_PAUSE", 0.05)
     fill(page, target="a black ball", steps="20", training="30")

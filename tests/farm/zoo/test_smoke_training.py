@@ -29,7 +29,14 @@ def test_there_is_a_smoke_training_for_every_part():
     assert set(SMOKES) | {"unet-ungrounded"} == set(PARTS)  # that is unet's recipe too
 
 
-@pytest.mark.parametrize("name", SMOKES)
+OFTEN = {"vae", "unet", "infinity"}
+"""Always tried; the others, which share the loop with them, with `make chaos`."""
+RESUMED = [
+    name if name in OFTEN else pytest.param(name, marks=pytest.mark.chaos) for name in SMOKES
+]
+
+
+@pytest.mark.parametrize("name", RESUMED)
 def test_twenty_steps_are_ten_and_ten_more(name, tmp_path, cache):
     whole = smoke_training(name, tmp_path / "whole", cache)
     before = {n: p.detach().clone() for n, p in whole.parameters.items()}
@@ -55,10 +62,17 @@ def test_twenty_steps_are_ten_and_ten_more(name, tmp_path, cache):
     assert curves[0] == curves[1]
 
 
-@pytest.mark.slow
-def test_two_workers_keep_the_same_weights_and_see_different_data(tmp_path):
+ON_TWO = {
+    "often": ["unet", "infinity"],
     # inpainting trains so on Ray's workers, tests/actors/test_zoo_smoke.py
-    names = [name for name in SMOKES if name != "inpainting"]
+    "all": [name for name in SMOKES if name != "inpainting"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["often", pytest.param("all", marks=pytest.mark.chaos)])
+def test_two_workers_keep_the_same_weights_and_see_different_data(tmp_path, which):
+    names = ON_TWO[which]
     SMOKES["infinity"].recipe(tmp_path / "cache")  # writes what it is trained on
     multiprocessing.start_processes(
         train_all_on_rank, args=(2, names, tmp_path), nprocs=2, start_method="spawn"
