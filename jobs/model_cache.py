@@ -15,6 +15,7 @@ import hashlib
 import json
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,6 +35,8 @@ from jobs.model_pull import from_hub, pull
 
 _MANIFEST = "model_set.json"
 _BLOCK = 2**22
+_ABANDONED_SECONDS = 86_400.0
+"""Without a new file: nobody works on it any more."""
 
 app = command_app()
 
@@ -73,13 +76,15 @@ def convert(name: str, folder: Path, mirror: str | None) -> bool:
     """Put a set of released checkpoints together; False if it is there already.
 
     It is made beside the folder under this machine's name, so that a start after a crash goes on
-    where the last one was, and then renamed. The first of several machines wins.
+    where the last one was, and then renamed. The first of several machines wins; what others left
+    half-made a day ago is removed.
 
     Raises:
         ModelSetError: no such set, or a checkpoint is not what it should be.
         UnavailableError: neither the hub nor its mirrors answer.
         StoreError: the mirror cannot be read.
     """
+    _tidy(folder)
     if has_manifest(folder):
         return False
     mine = folder.with_name(f".{name}.{socket.gethostname()}")
@@ -89,6 +94,19 @@ def convert(name: str, folder: Path, mirror: str | None) -> bool:
     won = _appears(mine, folder)
     shutil.rmtree(fetched, ignore_errors=True)
     return won
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what machines that never came back left half-made."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        # of folders: a file that is shared with the hub's cache may be months old
+        folders = [left, *(path for path in left.rglob("*") if path.is_dir())]
+        if max(map(_changed, folders)) < time.time() - _ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _appears(mine: Path, folder: Path) -> bool:

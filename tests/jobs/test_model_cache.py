@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -109,6 +111,18 @@ def test_the_first_of_two_machines_wins(mirror, tmp_path, monkeypatch):
     monkeypatch.setattr(model_cache, "pull", overtaken)
     assert not convert("sd15", folder, str(mirror))
     assert [path.name for path in tmp_path.iterdir()] == ["sd15"]
+
+
+def test_what_a_machine_left_a_day_ago_is_removed_and_no_younger_one(mirror, tmp_path):
+    for name, age in (("gone", 2 * 86_400), ("busy", 60)):
+        left = tmp_path / f".sd15.{name}" / "vae" / "part.safetensors"
+        left.parent.mkdir(parents=True)
+        left.write_bytes(b"half")
+        os.utime(left, (0, 0))  # shared with an old cache, which says nothing
+        for folder in (left.parent, left.parent.parent):
+            os.utime(folder, (time.time() - age,) * 2)
+    assert convert("sd15", tmp_path / "sd15", str(mirror))
+    assert {path.name for path in tmp_path.iterdir()} == {".sd15.busy", "sd15"}
 
 
 def test_a_mirror_says_what_it_lacks(mirror, tmp_path):
