@@ -78,9 +78,10 @@ def main(
 ) -> None:
     """Train one AnchorNet over many images; the same command resumes an interrupted run."""
     models, opened = open_model_set(model_set), open_store(store)
-    parameters = dict(map(parse_parameter, param or [])) | {"sizes": "argmin", "finalists": 1}
+    parameters = dict(map(parse_parameter, param or [])) | {"sizes": "argmin"}
     config = _config(models, parameters)
-    parameters["num_steps"] = config.search.preview_steps  # the edit itself is of no use here
+    # the edit itself is of no use here
+    parameters |= {"finalists": 1, "draws": 1, "num_steps": config.search.preview_steps}
     if manifest is None:
         prepared = list(_scenes(edits, seed, types, models, parameters))
     else:

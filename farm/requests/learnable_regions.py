@@ -75,6 +75,8 @@ class LearnableRegionsParameters(Strict):
     """Steps of the renders that the loss table is made of."""
     finalists: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Regions rendered in full."""
+    draws: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Full renders of each of them, each from noise of its own; the best of all is the edit."""
     guidance_scale: Annotated[float, Field(ge=1, le=30)] | None = None
     """How strongly inpainting follows the words; 1 is without guidance."""
     template: Annotated[str, Field(max_length=200, pattern=r"\{\}")] | None = None

@@ -52,7 +52,7 @@ CHEAP: Mapping[str, Mapping[str, Any]] = {
     # all timesteps at once, two optimiser steps each
     "style_diffusion": {"training": "forced", "forced_steps": 2},
     # the analysis and the table of losses are those of the edit in full; one render in full
-    "learnable_regions": {"sizes": "argmin", "finalists": 1},
+    "learnable_regions": {"sizes": "argmin", "finalists": 1, "draws": 1},
     # codes and learned prompt are those of the edit in full
     "edit_infinity": {"train_lora": False, "use_lora": False},
 }

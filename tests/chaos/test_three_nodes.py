@@ -116,7 +116,9 @@ def undisturbed(manifest: Path, folder: Path) -> Iterator[Callable[[], LocalStor
         for number in range(processes):
             part = manifest.with_name(f"part-{number}.jsonl")
             part.write_text("\n".join(lines[number::processes]) + "\n")
-            command = [sys.executable, "-m", "jobs.edit_many", "--manifest", str(part)]
+            # last: Ray's processes are nice, and would starve beside any that is not
+            command = ["nice", "-n", "19", sys.executable]
+            command += ["-m", "jobs.edit_many", "--manifest", str(part)]
             command += ["--output", str(store.root), "--inline", "--no-report"]
             # one thread, as in a backbone: another number of them rounds otherwise
             environment = os.environ | {"OMP_NUM_THREADS": "1"}

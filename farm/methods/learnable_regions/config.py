@@ -192,6 +192,8 @@ class SelectionConfig(_Config):
 
     rungs: tuple[tuple[Count, Count], ...] = ((3, 50),)
     """(how many regions go on, DDIM steps of their render); the last one's renders are results."""
+    draws: Count = 1
+    """Full renders of each region of the last rung, each from noise of its own."""
     test_alpha: Weight = 2.0
     test_beta: Weight = 1.0
     rule: Literal["cosine", "released"] = "cosine"
@@ -252,6 +254,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "loss_beta": ("search.loss.beta",),
     "loss_gamma": ("search.loss.gamma",),
     "loss_delta": ("search.loss.delta",),
+    "draws": ("selection.draws",),
     "test_alpha": ("selection.test_alpha",),
     "test_beta": ("selection.test_beta",),
     "draw_box": ("selection.draw_box",),

@@ -1,7 +1,7 @@
 """Stage 3: the chosen regions by successive halving, the winner at full resolution."""
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -77,8 +77,9 @@ def edit(
 ) -> Generator[Progress, None, RegionEdit]:
     """Draw the chosen regions, ever fewer with ever more steps, and paste the best.
 
-    Each rung keeps the regions of the smallest loss in their last drawing; of those that the last
-    rung drew, the one wins that is nearest to the text and to the source (`selection.choose`).
+    Each rung keeps the regions of the smallest loss in their last drawing. The last one draws each
+    of its regions from several noises; of these, the one wins that is nearest to the text and to
+    the source (`selection.choose`).
 
     Args:
         image: the original at its own resolution, in [0, 1].
@@ -108,7 +109,14 @@ def edit(
     unknown = [r for r in regions if not _loss(search, r).isfinite()]
     ranked = unknown if rungs[0][0] < len(regions) else []
     preview = config.search.preview_steps
-    total = len(ranked) * preview + sum(count * steps for count, steps in rungs)
+    drawn = Drawn(
+        table=int(search.drawn),
+        ranked=len(ranked),
+        rungs=rungs,
+        prepared=len(ranked) or rungs[0][0],
+        draws=config.selection.draws,
+    )
+    total = drawn.ranked * preview + sum(count * steps for count, steps in drawn.renders)
     halving = _Halving(easel, aim, client, search.state.misfit, total)
     losses = {region: _loss(search, region).item() for region in regions}
     if ranked:
@@ -116,16 +124,12 @@ def edit(
         losses |= {region: halving.candidates[region].score.loss for region in ranked}
     drawings: list[Drawing] = []
     left = regions
-    for keep, steps in rungs:
+    for number, (keep, steps) in enumerate(rungs, 1):
         left = sorted(left, key=losses.__getitem__)[:keep] if keep < len(left) else left
+        if number == len(rungs):
+            left = [replace(region, draw=n) for region in left for n in range(drawn.draws)]
         drawings = yield from halving.draw(left, steps)
         losses = {region: halving.candidates[region].score.loss for region in left}
-    drawn = Drawn(
-        table=int(search.drawn),
-        ranked=len(ranked),
-        rungs=rungs,
-        prepared=halving.prepared,
-    )
     return _finish(drawings, halving, search, config, drawn)
 
 
@@ -144,11 +148,6 @@ class _Halving:
         self.candidates: dict[Region, Candidate] = {}
         self._aim, self._client, self._total = aim, client, total
         self._done = 0
-
-    @property
-    def prepared(self) -> int:
-        """Different regions that were drawn."""
-        return len(self.candidates)
 
     def draw(
         self, regions: Sequence[Region], steps: int
@@ -222,8 +221,8 @@ def _figures(
         "text_similarity": winner.score.text,
         "image_similarity": winner.score.image,
         "mask_share": mask.mean().item(),
-        "renders": float(drawn.rungs[-1][0]),
-        "previews": float(drawn.table + drawn.ranked + sum(n for n, _ in drawn.rungs[:-1])),
+        "renders": float(drawn.renders[-1][0]),
+        "previews": float(drawn.previews + sum(n for n, _ in drawn.rungs[:-1])),
         "full_renders_worth": full_renders(config, drawn),
         "planned_unet_forward": float(planned_work(config, drawn)["unet_forward"]),
     }

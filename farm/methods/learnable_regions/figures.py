@@ -112,6 +112,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "anchor": region.anchor,
         "size": region.size,
         "box": list(region.box),
+        "draw": region.draw,
         "steps": candidate.steps,
         "loss": score.loss,
         "loss_clip": score.clip,

@@ -34,11 +34,13 @@ class Region:
         anchor: number of its anchor.
         size: number of its size.
         box: in pixels of the original.
+        draw: number of its noise, from 0.
     """
 
     anchor: int
     size: int
     box: Box
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,9 @@ def sampling_moves(schedule: NoiseSchedule, num_steps: int, spacing: str) -> lis
 class Easel:
     """Draws regions of one picture for one prompt.
 
-    A region is prepared once, however often it is drawn. Noise depends on the anchor alone, so that
-    sizes of an anchor, and few steps and many, are compared under common noise.
+    A region is prepared once, however often it is drawn. Noise depends on the anchor and the number
+    of the draw alone, so that sizes of an anchor, and few steps and many, are compared under common
+    noise.
 
     Args:
         image: the original, in [0, 1].
@@ -144,7 +147,8 @@ class Easel:
 
     def noise(self, region: Region) -> Float[Tensor, "channels latent latent"]:
         """Where the drawing of a region starts."""
-        generator = keyed_generator(self._seed, _NOISE, region.anchor)
+        more = (region.draw,) if region.draw else ()
+        generator = keyed_generator(self._seed, _NOISE, region.anchor, *more)
         return torch.randn(self._client.spec.latent_shape, generator=generator)
 
     def on_square(self, drawing: Drawing) -> Float[Tensor, "3 size size"]:

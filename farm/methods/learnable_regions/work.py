@@ -15,12 +15,25 @@ class Drawn:
         ranked: chosen ones, drawn as previews because the table lacks them.
         rungs: (regions, steps) of each rung.
         prepared: different regions among the last two.
+        draws: renders of each region of the last rung.
     """
 
     table: int
     ranked: int
     rungs: tuple[tuple[int, int], ...]
     prepared: int
+    draws: int = 1
+
+    @property
+    def previews(self) -> int:
+        """Renders of as many steps as the table's."""
+        return self.table + self.ranked
+
+    @property
+    def renders(self) -> tuple[tuple[int, int], ...]:
+        """(renders, steps) of each rung."""
+        *earlier, (regions, steps) = self.rungs
+        return (*earlier, (regions * self.draws, steps))
 
 
 def trains(config: SearchConfig, *, has_start: bool) -> bool:
@@ -59,7 +72,8 @@ def most_drawn(config: LearnableRegionsConfig, *, has_start: bool = False) -> Dr
     chosen = points * sizes if search.chooser == "all" else points
     rungs = plan_rungs(config, chosen)
     ranked = 0 if known or rungs[0][0] == chosen else chosen
-    return Drawn(table, ranked, rungs, prepared=ranked or rungs[0][0])
+    draws = config.selection.draws
+    return Drawn(table, ranked, rungs, prepared=ranked or rungs[0][0], draws=draws)
 
 
 def planned_work(config: LearnableRegionsConfig, drawn: Drawn) -> dict[str, int]:
@@ -71,9 +85,9 @@ def planned_work(config: LearnableRegionsConfig, drawn: Drawn) -> dict[str, int]
     """
     search, views = config.search, config.analysis.num_views
     branches = 1 if search.render.guidance_scale == 1 else 2
-    previews = drawn.table + drawn.ranked
-    renders = previews + sum(count for count, _ in drawn.rungs)
-    steps = previews * search.preview_steps + sum(count * n for count, n in drawn.rungs)
+    renders = drawn.previews + sum(count for count, _ in drawn.renders)
+    steps = drawn.previews * search.preview_steps
+    steps += sum(count * n for count, n in drawn.renders)
     grounded = search.anchors.grounding > 0
     work = Counter(
         {
@@ -92,6 +106,6 @@ def planned_work(config: LearnableRegionsConfig, drawn: Drawn) -> dict[str, int]
 
 def full_renders(config: LearnableRegionsConfig, drawn: Drawn) -> float:
     """The work in full renders: previews count as their share of a full render's steps."""
-    previews = (drawn.table + drawn.ranked) * config.search.preview_steps
+    previews = drawn.previews * config.search.preview_steps
     full = config.selection.rungs[-1][1]
-    return (previews + sum(count * steps for count, steps in drawn.rungs)) / full
+    return (previews + sum(count * steps for count, steps in drawn.renders)) / full

@@ -31,6 +31,7 @@ GIVEN = {
     "loss_beta": (0.12, "search.loss.beta"),
     "loss_gamma": (0.13, "search.loss.gamma"),
     "loss_delta": (0.14, "search.loss.delta"),
+    "draws": (5, "selection.draws"),
     "test_alpha": (0.21, "selection.test_alpha"),
     "test_beta": (0.22, "selection.test_beta"),
     "draw_box": (True, "selection.draw_box"),

@@ -1,5 +1,7 @@
 """Whole edits on tiny random networks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -64,6 +66,17 @@ CASES = {
     "ungrounded": {"search__anchors__grounding": 0.0},
     "without guidance": {"search__render__guidance_scale": 1.0},
     "few at once": {"search__anchors__point_number": 5, "selection__rungs": ((3, 2),)},
+    "three of each": {"selection__draws": 3, "selection__rungs": ((2, 2), (1, 3))},
+    "three of each of few": {
+        "search__anchors__point_number": 5,
+        "selection__draws": 3,
+        "selection__rungs": ((3, 2),),
+    },
+    "previews, then three of each": {
+        "search__chooser": "untrained",
+        "selection__draws": 3,
+        "selection__rungs": ((1, 3),),
+    },
     "nothing trained": {"search__quirks": Quirks(no_gradient=True).model_dump()},
 }
 
@@ -175,6 +188,18 @@ def test_the_winner_has_the_best_score():
     for c in candidates:
         expected = 2 * c.score.text + c.score.image
         assert c.final == pytest.approx(expected, abs=1e-6)
+
+
+def test_more_draws_of_a_region_differ_and_leave_the_first_as_it_was():
+    once = whole(changed(selection__rungs=((2, 4),))).edit.candidates
+    thrice = whole(changed(selection__rungs=((2, 4),), selection__draws=3)).edit
+    drawn = {c.region: c for c in thrice.candidates}
+    assert set(drawn) == {replace(c.region, draw=n) for c in once for n in range(3)}
+    for first in once:
+        assert drawn[first.region].final == pytest.approx(first.final, abs=1e-6)
+    assert len({c.score.text for c in thrice.candidates}) == 6  # from six noises
+    assert thrice.candidates[0].final == max(c.final for c in thrice.candidates)
+    assert thrice.figures["renders"] == 6
 
 
 def test_losses_are_weighed():
