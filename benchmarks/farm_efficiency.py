@@ -6,8 +6,9 @@ Three parts, each on a Ray of its own:
 
 - 64 short scenes edits, warm, against one backbone: its busy time over the wall time. Trainers and
   driver share what the backbone leaves, so this says what they take from it.
-- Simulated compute on 1, 2 and 4 logical nodes with one backbone each: a step takes a fixed time
-  and no core, so all nodes fit this machine. Steps a second, over those of one node times nodes.
+- Simulated compute on 1, 2 and 4 logical nodes with one backbone each: a step takes half a second
+  and no core, so all nodes fit this machine. Steps a second once all trainers' processes stand,
+  over those of one node times nodes.
 - Edits that do nothing, one after the other and many at once: what scheduling one costs. And the
   bytes that an edit moves: its task, its calls with their answers, its objects in the store.
 """
@@ -26,15 +27,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import ray
 import typer
 from ray.cluster_utils import Cluster
 
-from actors.calls import map_bounded, result_of
+from actors.calls import result_of
 from actors.edits import StoredEdit, load_host, open_model_set_farm
 from actors.farm_session import FarmSession, open_farm
 from actors.flight import Flight
 from actors.local import local_ray, require_token
 from benchmarks.concurrent_edits import prepared_edits
+from benchmarks.loads.meeting import Meeting
 from cluster.table import TABLE
 from farm.calls import Answer, Call, Executor, Paused, run
 from farm.errors import EditFailedError, FarmError
@@ -48,10 +51,10 @@ TENANT = "default"
 _PARAMETERS = {"num_steps": 8, "inner_steps": 6}
 _WARM_SEED = 999
 _IN_FLIGHT = 8
-_STEP = 0.1  # seconds of simulated compute
-_STEPS = 30  # of a simulated edit
-_EDITS_PER_NODE = 12
+_STEP = 0.5  # seconds of simulated compute
+_STEPS = 20  # of a simulated edit
 _AT_ONCE_PER_NODE = 6
+_ROUNDS = 2  # of edits, one after the other in each trainer's process
 _NO_OPS = 200
 _FAKE = TABLE.backbone_on_gpu.model_copy(update={"num_cpus": 0})
 
@@ -76,28 +79,38 @@ class Asleep:
 
 
 def simulated_edit(
-    request: int,
+    request: Any,
     executor: Executor,
     report_progress: Callable[..., None],
     should_stop: Callable[[], bool],
-) -> int:
-    """So many steps, one after the other."""
+) -> float:
+    """So many steps, one after the other; or, handed a meeting, a wait for the others.
+
+    Returns:
+        When it ended, in wall-clock time of the machine.
+    """
     del report_progress, should_stop
+    if request is not None:
+        return ray.get(request.join.remote())
     call = Call("sim.step", {"x": np.zeros(64, np.float32)}, {"priority": "batch"})
     for _ in range(_STEPS):
         run(executor, call)
-    return request
+    return time.time()
 
 
 def nothing(
-    request: int,
+    request: Any,
     executor: Executor,
     report_progress: Callable[..., None],
     should_stop: Callable[[], bool],
-) -> int:
-    """An edit that does nothing."""
+) -> float:
+    """An edit that does nothing; or, handed a meeting, a wait for the others.
+
+    Returns:
+        When it ended, in wall-clock time of the machine.
+    """
     del executor, report_progress, should_stop
-    return request
+    return time.time() if request is None else ray.get(request.join.remote())
 
 
 def measure_real_edits(models: ModelSet, number: int) -> dict[str, float]:
@@ -131,39 +144,44 @@ def _run(farm: FarmSession, edits: list[tuple[str, PreparedEdit]], store: LocalS
 
 def measure_nodes(nodes: int) -> float:
     """Simulated steps a second, with one backbone on each of so many nodes."""
-    number = nodes * _EDITS_PER_NODE
+    at_once = nodes * _AT_ONCE_PER_NODE
     with (
         _cluster(nodes) as address,
         local_ray(address=address),
         open_farm(Asleep, replicas=nodes, placement=_FAKE, device="cpu") as farm,
     ):
-        _simulate(farm, nodes * _AT_ONCE_PER_NODE, nodes)  # starts the trainers' processes
-        started = time.monotonic()
-        _simulate(farm, number, nodes)
-        return number * _STEPS / (time.monotonic() - started)
+        ends = _run_at_once(farm, simulated_edit, at_once, at_once * _ROUNDS)
+    return at_once * _ROUNDS * _STEPS / (max(ends) - min(ends))
 
 
-def _simulate(farm: FarmSession, number: int, nodes: int) -> None:
-    requests = ((f"{time.monotonic_ns()}-{n}", n) for n in range(number))
-    outcomes = farm.run_many(requests, simulated_edit, in_flight=nodes * _AT_ONCE_PER_NODE)
-    for _, _, outcome in outcomes:
+def _run_at_once(
+    farm: FarmSession, entry: Callable[..., float], at_once: int, number: int
+) -> list[float]:
+    """When each of so many edits ended; the earliest is when all trainers' processes stood.
+
+    Before them as many meet as run at once, so that each has a process; the others follow in these.
+    """
+    asked = [Meeting.remote(at_once)] * at_once + [None] * number
+    requests = ((f"{entry.__name__}-{n}", request) for n, request in enumerate(asked))
+    ends: list[float] = []
+    for _, _, outcome in farm.run_many(requests, entry, in_flight=at_once):
         if isinstance(outcome, FarmError):
             raise outcome
+        ends.append(outcome)
+    return ends
 
 
 def measure_scheduling() -> dict[str, float]:
     """Edits that do nothing."""
     with local_ray(), open_farm(Asleep, placement=_small()) as farm:
-        for _ in range(8):
-            result_of(farm.submit("warm", nothing, 0))
+        for n in range(8):
+            result_of(farm.submit(f"warm-{n}", nothing, None))
         started = time.monotonic()
         for n in range(_NO_OPS):
-            result_of(farm.submit(f"one-{n}", nothing, n))
+            result_of(farm.submit(f"one-{n}", nothing, None))
         serial = (time.monotonic() - started) / _NO_OPS
-        started = time.monotonic()
-        submit = lambda n: farm.submit(f"many-{n}", nothing, n)  # noqa: E731
-        done = sum(1 for _ in map_bounded(submit, range(_NO_OPS), in_flight=16))
-        many = (time.monotonic() - started) / done
+        ends = _run_at_once(farm, nothing, 16, _NO_OPS)
+        many = (max(ends) - min(ends)) / _NO_OPS
     return {"scheduling_ms": round(1000 * serial, 2), "scheduling_ms_at_16": round(1000 * many, 2)}
 
 

@@ -15,6 +15,7 @@ from farm.zoo.recipes.loop import LoopConfig, Training
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
+    pytest.mark.chaos,  # its loop is that of the zoo's recipes, which `make test` runs
     pytest.mark.usefixtures("ray_session"),
     pytest.mark.timeout(240),
 ]
