@@ -127,6 +127,7 @@ def edit(
     for number, (keep, steps) in enumerate(rungs, 1):
         left = sorted(left, key=losses.__getitem__)[:keep] if keep < len(left) else left
         if number == len(rungs):
+            # D12: which region, and which drawing of it, are two questions
             left = [replace(region, draw=n) for region in left for n in range(drawn.draws)]
         drawings = yield from halving.draw(left, steps)
         losses = {region: halving.candidates[region].score.loss for region in left}

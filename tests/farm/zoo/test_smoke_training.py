@@ -63,7 +63,7 @@ def test_twenty_steps_are_ten_and_ten_more(name, tmp_path, cache):
 
 
 ON_TWO = {
-    "often": ["unet", "infinity"],
+    "often": ["unet"],
     # inpainting trains so on Ray's workers, tests/actors/test_zoo_smoke.py
     "all": [name for name in SMOKES if name != "inpainting"],
 }
