@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 WORDS = {"source": "a red ball", "target": "a blue ball", "parameters": QUICK}
 
 
+@pytest.mark.chaos
 def test_edits_on_a_ray_cluster(tmp_path):
     (tmp_path / "tiny").mkdir()
     write_tiny_set(tmp_path / "tiny")

@@ -98,6 +98,7 @@ def run_killing(
     return result, pictures_of(store, result), int(killed.read_text())
 
 
+@pytest.mark.chaos
 def test_an_edit_whose_backbone_is_killed_half_way_is_the_same_to_the_bit(
     farm: FarmSession, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_an_edit_whose_trainer_is_killed_half_way_goes_on_and_is_the_same_to_the
     assert pictures == undisturbed.pictures(1)
 
 
+@pytest.mark.chaos
 def test_weights_that_are_not_what_results_would_name_are_not_loaded(tmp_path: Path) -> None:
     folder = tmp_path / "scenes"
     shutil.copytree(SCENES_FOLDER, folder)

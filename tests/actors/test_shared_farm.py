@@ -90,6 +90,7 @@ def test_one_killed_for_good_is_replaced_and_its_callers_go_on(
     assert after.number != before.number
 
 
+@pytest.mark.chaos
 def test_a_step_that_hangs_is_asked_again_and_then_held_to_be_the_cause(tmp_path: Path) -> None:
     meeting = Meeting.at(tmp_path / "hangs")
     row = SMALL.model_copy(update={"step_seconds": 1.0})
@@ -107,6 +108,7 @@ def test_a_step_that_hangs_is_asked_again_and_then_held_to_be_the_cause(tmp_path
         assert len(farm.executor().run_all([echo(1)])) == 1
 
 
+@pytest.mark.chaos
 def test_a_second_model_set_takes_the_room_of_one_that_is_idle(tmp_path: Path) -> None:
     """Each wants more than half of the machine."""
     row = TABLE.backbone_on_cpu.model_copy(update={"num_cpus": 2.2})
@@ -123,6 +125,7 @@ def test_a_second_model_set_takes_the_room_of_one_that_is_idle(tmp_path: Path) -
         leave_farm(name)
 
 
+@pytest.mark.chaos
 def test_long_queues_bring_a_second_replica_and_calls_spread(tmp_path: Path) -> None:
     meeting = Meeting.at(tmp_path / "busy")
     with open_farm(ToyHost, placement=SMALL, max_replicas=2) as farm:
