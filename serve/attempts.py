@@ -65,16 +65,14 @@ class Attempts:
         Raises:
             UnavailableError: the store or the farm is not there; nothing is lost.
         """
-        record = await self._io(self._begin, tenant, name)
-        if record is None:
-            return None
-        if not record.is_final:
-            with span("edit", record.trace, edit=record.edit_id, attempt=record.attempts):
-                record = await self._run(record)
-                mark(state="lost" if record is None else record.state)
-        if record is not None and not is_to_be_told(record):
-            await self._io(self.settle, record)
-        return record
+        while True:
+            record = await self._io(self._begin, tenant, name)
+            if record is not None and not record.is_final:
+                with span("edit", record.trace, edit=record.edit_id, attempt=record.attempts):
+                    record = await self._run(record)
+                    mark(state="lost" if record is None else record.state)
+            if record is None or is_to_be_told(record) or await self._io(self.settle, record):
+                return record
 
     async def _run(self, record: EditRecord) -> EditRecord | None:
         name = board_name(record.tenant, record.id)
@@ -164,9 +162,9 @@ class Attempts:
         error = EditFailedError(f"edit {record.id}: its image is gone from the store")
         return self._finish(record, error)
 
-    def settle(self, record: EditRecord) -> None:
-        """Note that nothing is left to do; a failed edit keeps its image for a retry."""
-        self._ledger.settle(record, keep_image=record.state != "done")
+    def settle(self, record: EditRecord) -> bool:
+        """As `Ledger.settle`."""
+        return self._ledger.settle(record, keep_image=record.state != "done")
 
     async def _io(self, call: Callable[..., _T], *arguments: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)

@@ -178,7 +178,6 @@ class Edits:
         if record.state not in {"failed", "cancelled"}:
             raise ConflictError("not_failed", f"the edit is {record.state}: nothing to try again")
         await self._admit(tenant, name, 0)
-        await asyncio.to_thread(self._ledger.reopen, record)
 
         def step(found: EditRecord) -> EditRecord:
             if found.state not in {"failed", "cancelled"}:
@@ -187,7 +186,9 @@ class Edits:
             again = {"state": "queued", "failure": None, "finished": None, "attempts": 0}
             return found.model_copy(update={**again, "cancel_requested": False, "webhook": hook})
 
-        changed = await self._change(tenant, name, step)
+        changed = await asyncio.to_thread(self._ledger.reopen, tenant, name, step)
+        if changed is None:
+            raise NotFoundError("edit")
         with suppress(BusyError):
             await self._door.accept(tenant, name, changed.priority, 0)
         return changed

@@ -14,6 +14,8 @@ edit lacks one; a marker without a record is left by a replica that died, and is
 
 import hashlib
 import json
+import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -32,6 +34,7 @@ from farm.storage.store import MissingKeyError, Store
 from serve.records import EditRecord, JobRecord
 
 _TRIES = 20
+_LONGEST_PAUSE = 0.1  # in seconds, before a change that another was quicker than is tried again
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -64,7 +67,7 @@ class Ledger:
         if mask is not None:
             self.store.put_if_absent(online_key(record.tenant, "masks", record.id), mask)
         self.store.put_if_absent(online_key(record.tenant, "images", record.id), image)
-        self.store.put_if_absent(pending_key(record.tenant, record.id), b"")
+        self._mark(record.tenant, record.id)
         written = self.store.put_if_absent(_record_key(record.tenant, record.id), _dump(record))
         found = None if written is not None else self.read(record.tenant, record.id)
         return found or record
@@ -115,18 +118,35 @@ class Ledger:
         """
         return self._swap(EditRecord, _record_key(tenant, name), step)
 
-    def settle(self, record: EditRecord, *, keep_image: bool) -> None:
+    def settle(self, record: EditRecord, *, keep_image: bool) -> bool:
         """Note that nothing is left to do for a record; a failed edit keeps its image for a retry.
 
         The marker goes last: until then a restarted farm looks again.
+
+        Returns:
+            False where the record is no longer this one: somebody wants the edit tried again, and
+            its marker is back.
         """
         if not keep_image:
             self._drop_pictures(record.tenant, record.id)
         self.store.delete(pending_key(record.tenant, record.id))
+        if self.read(record.tenant, record.id) in (None, record):
+            return True
+        self._mark(record.tenant, record.id)
+        return False
 
-    def reopen(self, record: EditRecord) -> None:
-        """Mark as pending again, before the record says so."""
-        self.store.put_if_absent(pending_key(record.tenant, record.id), b"")
+    def reopen(
+        self, tenant: str, name: str, step: Callable[[EditRecord], EditRecord]
+    ) -> EditRecord | None:
+        """As `change`, for a step that makes an edit wait again.
+
+        Marked as pending before, as what is accepted, and afterwards: whoever settles the edit
+        as it was may take the first marker away, and after the second finds the change.
+        """
+        self._mark(tenant, name)
+        changed = self.change(tenant, name, step)
+        self._mark(tenant, name)
+        return changed
 
     def remove(self, record: EditRecord) -> None:
         """Forget a record; what it led to is another matter."""
@@ -201,6 +221,9 @@ class Ledger:
             if job is not None:
                 yield job
 
+    def _mark(self, tenant: str, name: str) -> None:
+        self.store.put_if_absent(pending_key(tenant, name), b"")
+
     def _drop_pictures(self, tenant: str, name: str) -> None:
         for kind in ("images", "masks"):
             self.store.delete(online_key(tenant, kind, name))
@@ -208,7 +231,10 @@ class Ledger:
     def _swap(
         self, kind: type[_Model], key: str, step: Callable[[_Model], _Model]
     ) -> _Model | None:
-        for _ in range(_TRIES):
+        for tried in range(_TRIES):
+            if tried:  # of several that change one record, none is to be the last every time
+                pause = min(0.001 * 2**tried, _LONGEST_PAUSE)
+                time.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
             try:
                 data, version = self.store.get_with_version(key)
             except MissingKeyError:

@@ -104,8 +104,24 @@ async def test_an_edit_that_fails_says_why_and_can_be_tried_again(settings, host
             "code": "edit_diverged",
             "detail": "the loss is not finite",
         }
-        await until(lambda: not list(farm.services.ledger.pending()))  # its marker goes last
         await farm.client.post(f"/v1/edits/{name}/retry")
+        assert (await ended(farm, name)).state == "done"
+
+
+async def test_a_retry_that_meets_the_edits_end_is_not_lost(settings, host, monkeypatch):
+    scripted = Scripted(host, store_of(settings), EditDivergedError("the loss is not finite"))
+    loop, settle = asyncio.get_running_loop(), Ledger.settle
+    async with opened(settings, host, farm=scripted) as farm:
+
+        def retried_first(ledger, record, *, keep_image):
+            monkeypatch.setattr(Ledger, "settle", settle)
+            retry = farm.client.post(f"/v1/edits/{record.id}/retry")
+            assert asyncio.run_coroutine_threadsafe(retry, loop).result().status_code == 202
+            return settle(ledger, record, keep_image=keep_image)
+
+        monkeypatch.setattr(Ledger, "settle", retried_first)
+        name = (await farm.submit()).json()["id"]
+        await until(lambda: len(scripted.asked) == 2)
         assert (await ended(farm, name)).state == "done"
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from farm.errors import CorruptArtifactError
 from farm.storage.layout import online_key
+from farm.storage.local import LocalStore
 from farm.storage.opening import open_store
 from serve.eta import Pace
 from serve.ledger import Claim, Ledger, Pending
@@ -94,10 +95,42 @@ def test_nothing_is_left_of_what_is_removed(ledger):
     ledger.settle(kept, keep_image=True)
     assert list(ledger.pending()) == []
     assert ledger.mask(kept) == b"mask"
-    ledger.reopen(kept)
+    ledger.reopen("ours", kept.id, lambda found: found)
     assert list(ledger.pending()) == [Pending("ours", kept.id)]
     ledger.remove(kept)
     assert list(ledger.store.list("")) == []
+
+
+def again(found):
+    return found.model_copy(update={"state": "queued"})
+
+
+def test_what_is_reopened_while_it_is_settled_stays_pending(ledger, monkeypatch):
+    failed = ledger.accept(record(state="failed"), b"image", None)
+    delete = LocalStore.delete
+
+    def reopened_first(store, key):
+        monkeypatch.setattr(LocalStore, "delete", delete)
+        ledger.reopen("ours", failed.id, again)
+        delete(store, key)
+
+    monkeypatch.setattr(LocalStore, "delete", reopened_first)
+    assert not ledger.settle(failed, keep_image=True)
+    assert list(ledger.pending()) == [Pending("ours", failed.id)]
+    assert not ledger.settle(failed, keep_image=True)  # it is no longer what was settled
+    assert ledger.settle(ledger.read("ours", failed.id), keep_image=True)
+    assert list(ledger.pending()) == []
+
+
+def test_what_is_settled_while_it_is_reopened_stays_pending(ledger):
+    failed = ledger.accept(record(state="failed"), b"image", None)
+
+    def settled_first(found):
+        assert ledger.settle(failed, keep_image=True)
+        return again(found)
+
+    assert ledger.reopen("ours", failed.id, settled_first).state == "queued"
+    assert list(ledger.pending()) == [Pending("ours", failed.id)]
 
 
 def test_a_damaged_record_says_so(ledger):
