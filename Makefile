@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed.stamp
 EDITS ?= 192
 QUICK := not gpu and not weights and not chaos
+# of a folder, the files that start Ray: collecting the others would read half of the environment
+RAY_TESTS = $(shell grep -l 'mark\.ray' tests/$(1)/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fix docs coverage wheel parity chaos bench quality zoo constraints clean
@@ -27,11 +29,11 @@ demo: $(STAMP) ## edit the held-out scenes of examples/demo, with a report under
 test: $(STAMP) ## everything that runs on a fresh machine, some 25 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "$(QUICK) and not ray" \
 	  tests/farm tests/parity tests/actors tests/jobs tests/serve tests/cluster tests/docs
-	$(BIN)/python -m pytest -m "$(QUICK) and ray" tests/actors
-	$(BIN)/python -m pytest -m "$(QUICK) and ray" tests/jobs
+	$(BIN)/python -m pytest -m "$(QUICK) and ray" $(call RAY_TESTS,actors)
+	$(BIN)/python -m pytest -m "$(QUICK) and ray" $(call RAY_TESTS,jobs)
 	$(BIN)/python -m pytest -m "$(QUICK)" tests/chaos
-	$(BIN)/python -m pytest -m "$(QUICK) and ray" tests/serve
-	$(BIN)/python -m pytest -m "$(QUICK) and ray" tests/cluster
+	$(BIN)/python -m pytest -m "$(QUICK) and ray" $(call RAY_TESTS,serve)
+	$(BIN)/python -m pytest -m "$(QUICK) and ray" $(call RAY_TESTS,cluster)
 
 check: $(STAMP) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -58,7 +60,7 @@ wheel: $(STAMP) ## dist/*.whl, with the scenes' weights and the commit it was bu
 parity: $(STAMP) ## against golden vectors and other libraries
 	$(BIN)/python -m pytest tests/parity
 
-chaos: $(STAMP) ## kill processes of running edits, again and again; some minutes
+chaos: $(STAMP) ## kill processes of running edits, again and again, and all long tests; an hour or more
 	set -e; for folder in chaos farm actors jobs serve cluster; do $(BIN)/python -m pytest -m chaos tests/$$folder; done
 
 bench: $(STAMP) ## ratios and baselines; JSON under out/bench
