@@ -18,6 +18,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -84,10 +85,10 @@ def convert(name: str, folder: Path, mirror: str | None) -> bool:
         UnavailableError: neither the hub nor its mirrors answer.
         StoreError: the mirror cannot be read.
     """
-    _tidy(folder)
+    mine = folder.with_name(f".{name}.{socket.gethostname()}")
+    _remove_abandoned(folder, mine)
     if has_manifest(folder):
         return False
-    mine = folder.with_name(f".{name}.{socket.gethostname()}")
     fetched = mine.with_name(f"{mine.name}.fetched")
     fetch = from_hub if mirror is None else HubMirror(open_store(mirror), fetched)
     pull(name, mine, fetch=fetch)
@@ -96,17 +97,17 @@ def convert(name: str, folder: Path, mirror: str | None) -> bool:
     return won
 
 
-def _tidy(folder: Path) -> None:
-    """Remove what machines that never came back left half-made."""
+def _remove_abandoned(folder: Path, mine: Path) -> None:
+    """Remove what machines that never came back left half-made; `mine` is gone on with."""
     for left in folder.parent.glob(f".{folder.name}.*"):
-        # of folders: a file that is shared with the hub's cache may be months old
-        folders = [left, *(path for path in left.rglob("*") if path.is_dir())]
-        if max(map(_changed, folders)) < time.time() - _ABANDONED_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _changed(path: Path) -> float:
-    return path.stat().st_mtime
+        if left == mine:
+            continue
+        with suppress(FileNotFoundError):  # another machine removes or renames it just now
+            # of folders: a file that is shared with the hub's cache may be months old
+            folders = [left, *(path for path in left.rglob("*") if path.is_dir())]
+            changed = max(path.stat().st_mtime for path in folders)
+            if changed < time.time() - _ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _appears(mine: Path, folder: Path) -> bool:

@@ -1,7 +1,9 @@
 import json
 import os
 import shutil
+import socket
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -114,15 +116,33 @@ def test_the_first_of_two_machines_wins(mirror, tmp_path, monkeypatch):
 
 
 def test_what_a_machine_left_a_day_ago_is_removed_and_no_younger_one(mirror, tmp_path):
-    for name, age in (("gone", 2 * 86_400), ("busy", 60)):
+    old, own = 2 * 86_400, socket.gethostname()
+    for name, age in (("gone", old), ("busy", 60), (own, old)):
         left = tmp_path / f".sd15.{name}" / "vae" / "part.safetensors"
         left.parent.mkdir(parents=True)
         left.write_bytes(b"half")
         os.utime(left, (0, 0))  # shared with an old cache, which says nothing
         for folder in (left.parent, left.parent.parent):
             os.utime(folder, (time.time() - age,) * 2)
-    assert convert("sd15", tmp_path / "sd15", str(mirror))
-    assert {path.name for path in tmp_path.iterdir()} == {".sd15.busy", "sd15"}
+    (tmp_path / "sd15").mkdir()
+    (tmp_path / "sd15" / "model_set.json").write_text("{}")  # there is nothing more to make
+    assert not convert("sd15", tmp_path / "sd15", str(mirror))
+    left = {".sd15.busy", f".sd15.{own}", "sd15"}  # its own is gone on with
+    assert {path.name for path in tmp_path.iterdir()} == left
+
+
+def test_a_folder_that_another_machine_removes_meanwhile_is_no_error(mirror, tmp_path, monkeypatch):
+    (tmp_path / ".sd15.gone").mkdir()
+    walk = Path.rglob
+
+    def removed_meanwhile(path, pattern):
+        shutil.rmtree(path)
+        return walk(path, pattern)
+
+    monkeypatch.setattr(Path, "rglob", removed_meanwhile)
+    (tmp_path / "sd15").mkdir()
+    (tmp_path / "sd15" / "model_set.json").write_text("{}")
+    assert not convert("sd15", tmp_path / "sd15", str(mirror))
 
 
 def test_a_mirror_says_what_it_lacks(mirror, tmp_path):
