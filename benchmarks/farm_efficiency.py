@@ -53,7 +53,6 @@ _WARM_SEED = 999
 _IN_FLIGHT = 8
 _STEP = 0.5  # seconds of simulated compute
 _STEPS = 20  # of a simulated edit
-_AT_ONCE_PER_NODE = 6
 _ROUNDS = 2  # of edits, one after the other in each trainer's process
 _NO_OPS = 200
 _FAKE = TABLE.backbone_on_gpu.model_copy(update={"num_cpus": 0})
@@ -84,33 +83,18 @@ def simulated_edit(
     report_progress: Callable[..., None],
     should_stop: Callable[[], bool],
 ) -> float:
-    """So many steps, one after the other; or, handed a meeting, a wait for the others.
+    """So many steps, one after the other; or, handed a `Meeting`, a wait for the others.
 
     Returns:
         When it ended, in wall-clock time of the machine.
     """
     del report_progress, should_stop
-    if request is not None:
+    if not isinstance(request, int):
         return ray.get(request.join.remote())
     call = Call("sim.step", {"x": np.zeros(64, np.float32)}, {"priority": "batch"})
-    for _ in range(_STEPS):
+    for _ in range(request):
         run(executor, call)
     return time.time()
-
-
-def nothing(
-    request: Any,
-    executor: Executor,
-    report_progress: Callable[..., None],
-    should_stop: Callable[[], bool],
-) -> float:
-    """An edit that does nothing; or, handed a meeting, a wait for the others.
-
-    Returns:
-        When it ended, in wall-clock time of the machine.
-    """
-    del executor, report_progress, should_stop
-    return time.time() if request is None else ray.get(request.join.remote())
 
 
 def measure_real_edits(models: ModelSet, number: int) -> dict[str, float]:
@@ -142,46 +126,43 @@ def _run(farm: FarmSession, edits: list[tuple[str, PreparedEdit]], store: LocalS
     return time.monotonic() - started
 
 
-def measure_nodes(nodes: int) -> float:
-    """Simulated steps a second, with one backbone on each of so many nodes."""
-    at_once = nodes * _AT_ONCE_PER_NODE
+def measure_nodes(nodes: int, trainers: int) -> float:
+    """Simulated steps a second, with one backbone and so many trainers for each of the nodes."""
+    at_once = nodes * trainers
+    number = at_once * _ROUNDS
     with (
         _cluster(nodes) as address,
         local_ray(address=address),
         open_farm(Asleep, replicas=nodes, placement=_FAKE, device="cpu") as farm,
     ):
-        ends = _run_at_once(farm, simulated_edit, at_once, at_once * _ROUNDS)
-    return at_once * _ROUNDS * _STEPS / (max(ends) - min(ends))
+        return number * _STEPS / _seconds_for(farm, number, steps=_STEPS, at_once=at_once)
 
 
-def _run_at_once(
-    farm: FarmSession, entry: Callable[..., float], at_once: int, number: int
-) -> list[float]:
-    """When each of so many edits ended; the earliest is when all trainers' processes stood.
+def _seconds_for(farm: FarmSession, number: int, *, steps: int, at_once: int) -> float:
+    """How long so many edits take once all trainers' processes stand.
 
     Before them as many meet as run at once, so that each has a process; the others follow in these.
     """
-    asked = [Meeting.remote(at_once)] * at_once + [None] * number
-    requests = ((f"{entry.__name__}-{n}", request) for n, request in enumerate(asked))
+    asked = [Meeting.remote(at_once)] * at_once + [steps] * number
+    requests = ((f"edit-{n}", request) for n, request in enumerate(asked))
     ends: list[float] = []
-    for _, _, outcome in farm.run_many(requests, entry, in_flight=at_once):
+    for _, _, outcome in farm.run_many(requests, simulated_edit, in_flight=at_once):
         if isinstance(outcome, FarmError):
             raise outcome
         ends.append(outcome)
-    return ends
+    return max(ends) - min(ends)
 
 
 def measure_scheduling() -> dict[str, float]:
-    """Edits that do nothing."""
+    """Edits of no step."""
     with local_ray(), open_farm(Asleep, placement=_small()) as farm:
         for n in range(8):
-            result_of(farm.submit(f"warm-{n}", nothing, None))
+            result_of(farm.submit(f"warm-{n}", simulated_edit, 0))
         started = time.monotonic()
         for n in range(_NO_OPS):
-            result_of(farm.submit(f"one-{n}", nothing, None))
+            result_of(farm.submit(f"one-{n}", simulated_edit, 0))
         serial = (time.monotonic() - started) / _NO_OPS
-        ends = _run_at_once(farm, nothing, 16, _NO_OPS)
-        many = (max(ends) - min(ends)) / _NO_OPS
+        many = _seconds_for(farm, _NO_OPS, steps=0, at_once=16) / _NO_OPS
     return {"scheduling_ms": round(1000 * serial, 2), "scheduling_ms_at_16": round(1000 * many, 2)}
 
 
@@ -253,20 +234,20 @@ def _cluster(nodes: int) -> Generator[str, None, None]:
 @app.command(cls=FarmCommand)
 def farm_efficiency(
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
-    edits: Annotated[int, typer.Option(min=2)] = 64,
+    edits: Annotated[int, typer.Option(min=2, help="Scenes edits.")] = 64,
+    trainers: Annotated[int, typer.Option(min=1, help="Of each simulated node.")] = 6,
 ) -> None:
     """Measure what the farm adds to the networks' own time."""
     if json_file is not None:
         check_file(json_file)
     models = open_model_set("scenes")
     figures: dict[str, float] = {"cores": os.cpu_count() or 1}
-    rates = {nodes: measure_nodes(nodes) for nodes in (1, 2, 4)}
+    rates = {nodes: measure_nodes(nodes, trainers) for nodes in (1, 2, 4)}
     say(f"simulated steps a second by nodes: {rates}")
     for nodes, rate in rates.items():
         figures[f"steps_per_second_{nodes}"] = round(rate, 1)
         figures[f"linear_{nodes}"] = round(rate / (nodes * rates[1]), 3)
-    ideal = _AT_ONCE_PER_NODE / _STEP
-    figures["of_ideal_1"] = round(rates[1] / ideal, 3)
+        figures[f"of_possible_{nodes}"] = round(rate * _STEP / (nodes * trainers), 3)
     for part in (measure_scheduling, partial(measure_real_edits, models, edits)):
         found = part()
         say(str(found))
