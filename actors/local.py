@@ -3,7 +3,9 @@
 import logging
 import os
 import secrets
+import signal
 import tempfile
+import threading
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -54,17 +56,36 @@ def local_ray(
 
 def _start(num_cpus: int | None, num_gpus: int | None, folder: Path) -> None:
     require_token()
-    ray.init(
-        address="local",  # never somebody's cluster that happens to be found
-        num_cpus=num_cpus or max(2, os.cpu_count() or 1),  # a backbone and its trainers
-        num_gpus=num_gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=TABLE.local_ray.object_store_bytes,
-        _temp_dir=str(folder),
-        _system_config={"max_direct_call_object_size": TABLE.local_ray.inline_bytes},
-    )
+    with _interruptible_children():
+        ray.init(
+            address="local",  # never somebody's cluster that happens to be found
+            num_cpus=num_cpus or max(2, os.cpu_count() or 1),  # a backbone and its trainers
+            num_gpus=num_gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=TABLE.local_ray.object_store_bytes,
+            _temp_dir=str(folder),
+            _system_config={"max_direct_call_object_size": TABLE.local_ray.inline_bytes},
+        )
+
+
+@contextmanager
+def _interruptible_children() -> Generator[None]:
+    """Processes that are started meanwhile do not ignore SIGINT, even where this one does.
+
+    A shell lets what a script starts in the background ignore it, and children inherit that. Ray
+    cancels tasks by it.
+    """
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in children: as by default
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def require_token() -> None:

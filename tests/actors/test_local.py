@@ -1,6 +1,7 @@
 """Starting a Ray of our own, joining another, and stopping only the first."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +16,19 @@ from cluster.table import TABLE
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(180)]
 
 REPORT = """
-import json, os
+import json, os, signal
 import ray
 from actors.local import accelerator, local_ray
 
 @ray.remote(num_cpus=0)
 def node():
-    return ray.get_runtime_context().gcs_address
+    return ray.get_runtime_context().gcs_address, signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 with local_ray({arguments}):
+    address, cannot_be_cancelled = ray.get(node.remote())
     found = {{
-        "address": ray.get(node.remote()),
+        "address": address,
+        "cannot_be_cancelled": cannot_be_cancelled,
         "cpus": ray.cluster_resources()["CPU"],
         "mode": os.environ.get("RAY_AUTH_MODE"),
         "accelerator": accelerator(),
@@ -36,7 +39,7 @@ print(json.dumps(found))
 
 
 def run_report(arguments: str, **environment: str) -> dict[str, object]:
-    """What a fresh process finds inside and after `local_ray(arguments)`."""
+    """What a fresh process in the background finds inside and after `local_ray(arguments)`."""
     import json
 
     plain = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
@@ -47,6 +50,7 @@ def run_report(arguments: str, **environment: str) -> dict[str, object]:
         text=True,
         timeout=120,
         check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell's `&` does
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -67,6 +71,7 @@ def test_one_of_our_own_is_locked_and_leaves_nothing(tmp_path: Path) -> None:
     assert found.pop("address") != ours
     assert found == {
         "cpus": 3.0,
+        "cannot_be_cancelled": False,
         "mode": "token",
         "accelerator": "cpu",
         "still_connected": False,
