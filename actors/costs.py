@@ -24,13 +24,23 @@ class Cost:
         """Expected seconds of a batch; None before the first was seen."""
         if self._weight == 0:
             return None
+        fixed, each = self._line()
+        return fixed + each * items
+
+    @property
+    def fixed(self) -> float:
+        """Seconds of any batch, which two that become one pay once; 0 while one size is known."""
+        return 0.0 if self._weight == 0 else self._line()[0]
+
+    def _line(self) -> tuple[float, float]:
+        """Seconds of a batch, and of each of its items."""
         mean_n, mean_t = self._n / self._weight, self._t / self._weight
         variance = self._nn / self._weight - mean_n**2
         if variance < 1e-6 * mean_n**2:  # one size alone was seen: as if nothing were shared
-            return mean_t * items / mean_n
+            return 0.0, mean_t / mean_n
         slope = (self._nt / self._weight - mean_n * mean_t) / variance
         slope = min(max(slope, 0.0), mean_t / mean_n)  # between free and nothing shared
-        return mean_t + slope * (items - mean_n)
+        return mean_t - slope * mean_n, slope
 
 
 class Costs:

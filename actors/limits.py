@@ -13,7 +13,8 @@ class Limits:
         max_tenant_queue: the same for the calls of one tenant; None: no limit of its own.
         batch_share: of the time, that batch work gets while interactive work waits too.
         linger: seconds for which the thread waits at most for an interactive caller's next step.
-        gather: share of a batch's time for which it may wait for callers who were just answered.
+        gather: share of a batch's time for which it may wait for callers who were just answered,
+            even where they are not known to save more; 0: it never waits for anybody.
         fill: by how much of its time batch work may lengthen an interactive batch of its key.
         step_seconds: after which a step is given up as hung; None: never.
         pad: fill batches up to powers of two with copies, so that shapes are few.

@@ -57,9 +57,14 @@ def board_options(placement: BoardPlacement = TABLE.board) -> dict[str, Any]:
 
 
 def trainer_options(placement: TrainerPlacement = TABLE.trainer) -> dict[str, Any]:
-    """Options of a trainer task: it starts again when the machine failed, not when the edit did."""
+    """Options of a trainer task: it starts again when the machine failed, not when the edit did.
+
+    Spread over the nodes: Ray would fill half of one before it takes the next, start processes
+    there while others are idle elsewhere, and trainers would share few cores.
+    """
     return {
         **placement.model_dump(include={"num_cpus", "max_retries"}),
         "retry_exceptions": [UnavailableError],
+        "scheduling_strategy": "SPREAD",
         **pool_options("trainers"),
     }

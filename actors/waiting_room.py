@@ -128,18 +128,19 @@ class WaitingRoom:
         """For whom the next batch should wait, and for how many seconds; None: for nobody.
 
         Only where nothing else could be computed meanwhile: batch work of one key alone waits, and
-        the batch has room.
+        the batch has room. A wait may cost what it can save, which is the fixed costs of a batch;
+        while these are not known, a share of the whole.
         """
         waiting = self._lanes["batch"].keys()
-        if self._lanes["interactive"] or len(waiting) != 1:
+        if not self._limits.gather or self._lanes["interactive"] or len(waiting) != 1:
             return None
         ((key, number),) = waiting.items()
         record = self.records.known(key)
         if record is None or number >= record.size:
             return None
         whole = min(number + record.gathering.missing, record.size)
-        cost = record.cost.of(whole) or 0.0
-        patience = record.gathering.patience(now, self._limits.gather * cost)
+        longest = max(self._limits.gather * (record.cost.of(whole) or 0.0), record.cost.fixed)
+        patience = record.gathering.patience(now, longest)
         return (record.gathering, patience) if patience > 0 else None
 
     def by_priority(self) -> dict[str, int]:

@@ -7,8 +7,8 @@ Three parts, each on a Ray of its own:
 - 64 short scenes edits, warm, against one backbone: its busy time over the wall time. Trainers and
   driver share what the backbone leaves, so this says what they take from it.
 - Simulated compute on 1, 2 and 4 logical nodes with one backbone each: a step takes half a second
-  and no core, so all nodes fit this machine. Steps a second once all trainers' processes stand,
-  over those of one node times nodes.
+  and no core, so all nodes fit this machine. Steps a second once all trainers' processes stand, and
+  as long as further edits wait, over those of one node times nodes.
 - Edits that do nothing, one after the other and many at once: what scheduling one costs. And the
   bytes that an edit moves: its task, its calls with their answers, its objects in the store.
 """
@@ -53,7 +53,9 @@ _WARM_SEED = 999
 _IN_FLIGHT = 8
 _STEP = 0.5  # seconds of simulated compute
 _STEPS = 20  # of a simulated edit
-_ROUNDS = 2  # of edits, one after the other in each trainer's process
+_ROUNDS = 3  # of edits, one after the other in each trainer's process
+_NODE_CPUS = 8  # as many idle processes does Ray keep on a node
+_SPARE_PROCESSES = 2  # of a node, as a farm has that has run for a while
 _NO_OPS = 200
 _FAKE = TABLE.backbone_on_gpu.model_copy(update={"num_cpus": 0})
 
@@ -82,19 +84,21 @@ def simulated_edit(
     executor: Executor,
     report_progress: Callable[..., None],
     should_stop: Callable[[], bool],
-) -> float:
+) -> list[float]:
     """So many steps, one after the other; or, handed a `Meeting`, a wait for the others.
 
     Returns:
-        When it ended, in wall-clock time of the machine.
+        When it began, and when each step ended, in wall-clock time of the machine; when all met.
     """
     del report_progress, should_stop
     if not isinstance(request, int):
-        return ray.get(request.join.remote())
+        return [ray.get(request.join.remote())]
+    times = [time.time()]
     call = Call("sim.step", {"x": np.zeros(64, np.float32)}, {"priority": "batch"})
     for _ in range(request):
         run(executor, call)
-    return time.time()
+        times.append(time.time())
+    return times
 
 
 def measure_real_edits(models: ModelSet, number: int) -> dict[str, float]:
@@ -129,28 +133,39 @@ def _run(farm: FarmSession, edits: list[tuple[str, PreparedEdit]], store: LocalS
 def measure_nodes(nodes: int, trainers: int) -> float:
     """Simulated steps a second, with one backbone and so many trainers for each of the nodes."""
     at_once = nodes * trainers
-    number = at_once * _ROUNDS
     with (
         _cluster(nodes) as address,
         local_ray(address=address),
         open_farm(Asleep, replicas=nodes, placement=_FAKE, device="cpu") as farm,
     ):
-        return number * _STEPS / _seconds_for(farm, number, steps=_STEPS, at_once=at_once)
+        _meet(farm, at_once + _SPARE_PROCESSES * nodes)
+        began, edits = _times_of(farm, at_once * _ROUNDS, steps=_STEPS, at_once=at_once)
+    last_began = max(times[0] for times in edits)
+    made = sum(ended <= last_began for times in edits for ended in times[1:])
+    return made / (last_began - began)
 
 
-def _seconds_for(farm: FarmSession, number: int, *, steps: int, at_once: int) -> float:
-    """How long so many edits take once all trainers' processes stand.
+def _meet(farm: FarmSession, number: int) -> None:
+    """Have so many trainers' processes started, in which edits follow."""
+    meeting = Meeting.remote(number)
+    meetings = [(f"meeting-{n}", meeting) for n in range(number)]
+    for _, _, outcome in farm.run_many(meetings, simulated_edit, in_flight=number):
+        if isinstance(outcome, FarmError):
+            raise outcome
 
-    Before them as many meet as run at once, so that each has a process; the others follow in these.
-    """
-    asked = [Meeting.remote(at_once)] * at_once + [steps] * number
-    requests = ((f"edit-{n}", request) for n, request in enumerate(asked))
-    ends: list[float] = []
+
+def _times_of(
+    farm: FarmSession, number: int, *, steps: int, at_once: int
+) -> tuple[float, list[list[float]]]:
+    """When so many edits were asked for, and the times of each."""
+    requests = [(f"edit-{n}", steps) for n in range(number)]
+    began = time.time()
+    edits: list[list[float]] = []
     for _, _, outcome in farm.run_many(requests, simulated_edit, in_flight=at_once):
         if isinstance(outcome, FarmError):
             raise outcome
-        ends.append(outcome)
-    return max(ends) - min(ends)
+        edits.append(outcome)
+    return began, edits
 
 
 def measure_scheduling() -> dict[str, float]:
@@ -162,7 +177,9 @@ def measure_scheduling() -> dict[str, float]:
         for n in range(_NO_OPS):
             result_of(farm.submit(f"one-{n}", simulated_edit, 0))
         serial = (time.monotonic() - started) / _NO_OPS
-        many = _seconds_for(farm, _NO_OPS, steps=0, at_once=16) / _NO_OPS
+        _meet(farm, 16)
+        began, edits = _times_of(farm, _NO_OPS, steps=0, at_once=16)
+    many = (max(times[-1] for times in edits) - began) / _NO_OPS
     return {"scheduling_ms": round(1000 * serial, 2), "scheduling_ms_at_16": round(1000 * many, 2)}
 
 
@@ -224,7 +241,7 @@ def _cluster(nodes: int) -> Generator[str, None, None]:
             num_cpus=0, num_gpus=0, include_dashboard=False, temp_dir=str(folder), **memory
         )
         for _ in range(nodes):
-            cluster.add_node(num_cpus=1, num_gpus=1, **memory)
+            cluster.add_node(num_cpus=_NODE_CPUS, num_gpus=1, **memory)
         yield str(cluster.address)
     finally:
         cluster.shutdown()

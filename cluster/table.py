@@ -38,7 +38,8 @@ class BackbonePlacement(_Row):
     linger_seconds: Share = 0.005
     """The longest wait for an interactive caller's next step."""
     gather_share: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Of a batch's time, for which it waits at most for callers who were just answered."""
+    """Of a batch's time, for which it waits for callers who were just answered; more if they are
+    seen to save more, and 0: never."""
     step_seconds: Seconds = 300.0
     """A step that takes longer hangs: the process is replaced. First steps compile."""
     pad_batches: bool = False

@@ -133,13 +133,15 @@ def test_a_cost_is_the_line_through_what_was_seen(
         cost.seen(size, base + slope * size)
     for size in (1, 5, 16):
         assert cost.of(size) == pytest.approx(base + slope * size, rel=1e-3)
+    assert cost.fixed == pytest.approx(base, rel=1e-3, abs=1e-3 * (base + slope))
 
 
 def test_a_cost_of_one_known_size_is_proportional() -> None:
     cost = Cost()
     assert cost.of(4) is None
+    assert cost.fixed == 0
     cost.seen(4, 2.0)
-    assert (cost.of(4), cost.of(8), cost.of(1)) == (2.0, 4.0, 0.5)
+    assert (cost.of(4), cost.of(8), cost.of(1), cost.fixed) == (2.0, 4.0, 0.5, 0.0)
 
 
 def test_waits_are_as_long_as_the_gaps_and_end_when_they_are_in_vain() -> None:

@@ -6,8 +6,10 @@ import pytest
 
 from actors.batcher import Batcher
 from actors.gathering import Gathering
+from actors.lanes import Item
 from actors.limits import Limits
-from actors.sender import Sender
+from actors.sender import ANYBODY, Sender
+from actors.waiting_room import WaitingRoom
 from tests.actors.hosts import Clock, SteppingHost, call, queued
 
 USER = Sender("user", "interactive")
@@ -103,6 +105,33 @@ def test_a_wait_is_as_long_as_the_gaps_seen_and_never_longer_than_allowed() -> N
     gathering.arrived(300.01)
     gathering.arrived(300.01)
     assert gathering.patience(300.01, 0.1) == 0  # all are back
+
+
+@pytest.mark.parametrize(
+    ("seen", "gather", "seconds"),
+    [
+        ({1: 1.0, 4: 1.0}, 0.1, 1.0),  # whoever joins costs nothing: up to what a batch costs
+        ({1: 1.0, 4: 4.0}, 0.1, 0.4),  # nothing is shared: a tenth of four
+        ({1: 1.0, 4: 2.5}, 0.1, 0.5),  # half a second of each batch is shared
+        ({4: 1.0}, 0.1, 0.1),  # nothing is known of what is shared
+        ({1: 1.0, 4: 1.0}, 0.0, None),
+    ],
+)
+def test_a_wait_may_cost_what_it_can_save(
+    seen: dict[int, float], gather: float, seconds: float | None
+) -> None:
+    loop = asyncio.new_event_loop()
+    room = WaitingRoom(Limits(gather=gather))
+    one = call(1, "toy.train")
+    item = Item(one, ANYBODY, one.key, loop.create_future(), 0.0)
+    record = room.records.of(item)
+    for size, cost in seen.items():
+        record.cost.seen(size, cost)
+    record.gathering.answered(4, 0.0)
+    room.arrived(item, 0.9)  # so late did somebody come; three times that is more than any wait
+    wait = room.to_gather(0.0)
+    assert (wait and wait[1]) == (None if seconds is None else pytest.approx(seconds, rel=1e-6))
+    loop.close()
 
 
 def test_waits_that_bring_too_few_come_to_rest_and_are_tried_again() -> None:

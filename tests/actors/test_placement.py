@@ -30,6 +30,7 @@ def test_options_are_the_tables_figures() -> None:
         "num_cpus": 0.1,
         "max_retries": 3,
         "retry_exceptions": [UnavailableError],
+        "scheduling_strategy": "SPREAD",
     }
 
 
