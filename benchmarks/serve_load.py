@@ -6,8 +6,10 @@
     python -m benchmarks.serve_load --json out/bench/serve_load.json
 
 Clients are this process; Ray, proxy, replica and dispatcher are others. With the trivial op the
-farm runs nothing, and what is measured is the door; with the scenes op real edits run behind it. On
-a machine whose cores are busy with other things the times say little.
+farm computes nothing, and what is measured is the door; with the scenes op real edits run behind
+it. Trivial edits end at once, so the dispatcher starts and ends as many as come in, or take a
+second each (`behind_seconds`), so it starts as many as fit. On a machine whose cores are busy with
+other things the times say little.
 """
 
 import asyncio
@@ -68,11 +70,13 @@ class Op(StrEnum):
 _READY_LOOKS = 1200
 _BOUNDED_SECONDS = 10.0
 _BOUNDED_PER_MINUTE = 120
+_TAKES_A_SECOND = 5 * 10**8  # seeds from here to the next
+_ENDS_AT_ONCE = 10**9
 app = command_app()
 
 
 class TrivialFarm:
-    """Runs nothing: edits fail at once, but those of seed 0, which wait until they are stopped."""
+    """Computes nothing: edits fail, at once or as their seeds say; that of seed 0 when stopped."""
 
     def __init__(self) -> None:
         self._stopped = asyncio.Event()
@@ -90,6 +94,8 @@ class TrivialFarm:
         del name, tenant, priority
         if prepared.request.seed == 0:
             await self._stopped.wait()
+        elif _TAKES_A_SECOND <= prepared.request.seed < _ENDS_AT_ONCE:
+            await asyncio.sleep(1)
         raise EditFailedError("nothing is run here")
 
     async def stop(self, name: str) -> None:
@@ -159,13 +165,23 @@ async def at_the_door(
     """All figures of the trivial op, one after the other."""
     async with ready_client(url, keys["load"], listeners + clients + 8) as client:
         for seed in range(10):
-            await submit(client, 10**9 + seed)  # whatever is slow the first time
-        alone = await one_by_one(client, 200)
+            await submit(client, _ENDS_AT_ONCE + seed)  # whatever is slow the first time
+        alone = await one_by_one(client, 200, 10**6)
         name = (await submit(client, 0)).json()["id"]
         heard = await listen(client, listeners, name)
         flooded = await flood(client, seconds, clients, keys["load"], 0)
         bounded = await flood(client, _BOUNDED_SECONDS, clients, keys["bounded"], 10**8)
-    return {"one_by_one": alone, "listeners": heard, "flood": flooded, "bounded": bounded}
+        behind = {
+            "one_by_one": await one_by_one(client, 200, _TAKES_A_SECOND),
+            "flood": await flood(client, seconds, clients, keys["load"], _TAKES_A_SECOND + 10**6),
+        }
+    return {
+        "one_by_one": alone,
+        "listeners": heard,
+        "flood": flooded,
+        "bounded": bounded,
+        "behind_seconds": behind,
+    }
 
 
 async def with_scenes(url: str, key: str, edits: int) -> Figures:
@@ -186,9 +202,9 @@ def trivial_figures(settings: Settings, keys: Mapping[str, str], **amounts: Any)
     with served(settings, "127.0.0.1", port, trivial_farm):
         url = f"http://127.0.0.1:{port}"
         figures = asyncio.run(at_the_door(url, keys, **amounts))
-    for name, tenant in (("flood", "load"), ("bounded", "bounded")):
-        accepted = figures[name].pop("accepted")
-        figures[name]["lost"] = lost(settings.store, tenant, accepted)
+    floods = (figures["flood"], "load"), (figures["bounded"], "bounded")
+    for flooded, tenant in (*floods, (figures["behind_seconds"]["flood"], "load")):
+        flooded["lost"] = lost(settings.store, tenant, flooded.pop("accepted"))
     return figures
 
 
@@ -257,6 +273,8 @@ def serve_load(
             amounts = {"seconds": seconds, "clients": clients, "listeners": listeners}
             raw = raw_milliseconds(folder)
             found = trivial_figures(settings, keys, **amounts)
+            behind = found["behind_seconds"]
+            behind["overhead"] = overhead(behind["one_by_one"], raw)
             figures |= {"raw": raw, **found, "overhead": overhead(found["one_by_one"], raw)}
         if op is not Op.TRIVIAL:
             real = settings.model_copy(update={"store": str(folder / "scenes")})

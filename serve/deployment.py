@@ -18,6 +18,7 @@ from actors.calls import unwrapped
 from serve.admission import Refusal
 from serve.api import build_app
 from serve.assembly import open_dispatcher, open_services
+from serve.convoy import Convoy
 from serve.doors import EditFarm, Snapshot
 from serve.gate import check_listening
 from serve.problems import BusyError
@@ -26,6 +27,10 @@ from serve.records import Priority
 from serve.settings import Settings
 
 _T = TypeVar("_T")
+_Asked = tuple[str, str, int]
+"""Arguments of `DispatcherDoor.admit`."""
+_Accepted = tuple[str, str, Priority, int]
+"""Those of `accept`."""
 MakeFarm = Callable[[Settings], EditFarm]
 
 _ONGOING = 4096
@@ -54,11 +59,15 @@ class DispatcherDeployment:
         self._dispatcher = open_dispatcher(settings, make_farm(settings))
         await self._dispatcher.start()
 
-    async def admit(self, tenant: str, name: str, pixels: int) -> Refusal | None:
-        return await self._dispatcher.admit(tenant, name, pixels)
+    async def admit_all(self, asked: Sequence[_Asked]) -> Sequence[Refusal | BaseException | None]:
+        """`DispatcherDoor.admit` of each; an error is that one's alone."""
+        answers = (self._dispatcher.admit(*one) for one in asked)
+        return await asyncio.gather(*answers, return_exceptions=True)
 
-    async def accept(self, tenant: str, name: str, priority: Priority, stored_bytes: int) -> None:
-        await self._dispatcher.accept(tenant, name, priority, stored_bytes)
+    async def accept_all(self, accepted: Sequence[_Accepted]) -> Sequence[BaseException | None]:
+        """`DispatcherDoor.accept` of each; an error is that one's alone."""
+        answers = (self._dispatcher.accept(*one) for one in accepted)
+        return await asyncio.gather(*answers, return_exceptions=True)
 
     async def release(self, tenant: str, name: str) -> None:
         await self._dispatcher.release(tenant, name)
@@ -112,12 +121,20 @@ class RemoteDoor:
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
+        self._asking = Convoy(self._admit_all)
+        self._accepting = Convoy(self._accept_all)
+        self._known: set[str] = set()
 
     async def admit(self, tenant: str, name: str, pixels: int) -> Refusal | None:
-        return await _answer(self._handle.admit.remote(tenant, name, pixels))
+        asked = tenant, name, pixels
+        if tenant in self._known:
+            return _or_raise(await self._asking.ask(asked))
+        (found,) = await self._admit_all([asked])  # what a tenant keeps may have to be counted
+        self._known.add(tenant)
+        return _or_raise(found)
 
     async def accept(self, tenant: str, name: str, priority: Priority, stored_bytes: int) -> None:
-        await _answer(self._handle.accept.remote(tenant, name, priority, stored_bytes))
+        _or_raise(await self._accepting.ask((tenant, name, priority, stored_bytes)))
 
     async def release(self, tenant: str, name: str) -> None:
         await _answer(self._handle.release.remote(tenant, name))
@@ -139,6 +156,12 @@ class RemoteDoor:
             return await _answer(self._handle.ready.remote(), _READY_PATIENCE)
         except BusyError:
             return False
+
+    async def _admit_all(self, asked: Sequence[_Asked]) -> Sequence[Refusal | BaseException | None]:
+        return await _answer(self._handle.admit_all.remote(asked))
+
+    async def _accept_all(self, accepted: Sequence[_Accepted]) -> Sequence[BaseException | None]:
+        return await _answer(self._handle.accept_all.remote(accepted))
 
 
 def build(settings: Settings, make_farm: MakeFarm = ray_farm) -> Any:
@@ -169,6 +192,12 @@ async def _answer(call: Awaitable[_T], patience: float = _PATIENCE) -> _T:
         if found.retryable:
             raise BusyError("the dispatcher is being replaced: try again") from error
         raise found from error
+
+
+def _or_raise(outcome: _T | BaseException) -> _T:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 def _listening_host() -> str | None:

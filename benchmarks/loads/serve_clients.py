@@ -42,14 +42,20 @@ async def submit(client: httpx2.AsyncClient, seed: int, key: str | None = None) 
     )
 
 
-async def one_by_one(client: httpx2.AsyncClient, count: int) -> dict[str, Any]:
-    """Submit and status with one client: what a call costs when nobody else is there."""
+async def one_by_one(client: httpx2.AsyncClient, count: int, first: int) -> dict[str, Any]:
+    """Submit and status with one client: what a call costs when nobody else is there.
+
+    Args:
+        client: of the server.
+        count: of submissions.
+        first: their first seed.
+    """
     submits: list[float] = []
     looks: list[float] = []
     empty: list[float] = []
-    for seed in range(count):
+    for seed in range(first, first + count):
         started = time.perf_counter()
-        response = await submit(client, 10**6 + seed)
+        response = await submit(client, seed)
         submits.append(time.perf_counter() - started)
         assert response.status_code == 202, response.text
         place = response.headers["location"]
