@@ -117,13 +117,12 @@ def test_a_wait_is_as_long_as_the_gaps_seen_and_never_longer_than_allowed() -> N
         ({1: 1.0, 4: 1.0}, 0.0, None),
     ],
 )
-def test_a_wait_may_cost_what_it_can_save(
+async def test_a_wait_may_cost_what_it_can_save(
     seen: dict[int, float], gather: float, seconds: float | None
 ) -> None:
-    loop = asyncio.new_event_loop()
     room = WaitingRoom(Limits(gather=gather))
     one = call(1, "toy.train")
-    item = Item(one, ANYBODY, one.key, loop.create_future(), 0.0)
+    item = Item(one, ANYBODY, one.key, asyncio.get_running_loop().create_future(), 0.0)
     record = room.records.of(item)
     for size, cost in seen.items():
         record.cost.seen(size, cost)
@@ -131,7 +130,6 @@ def test_a_wait_may_cost_what_it_can_save(
     room.arrived(item, 0.9)  # so late did somebody come; three times that is more than any wait
     wait = room.to_gather(0.0)
     assert (wait and wait[1]) == (None if seconds is None else pytest.approx(seconds, rel=1e-6))
-    loop.close()
 
 
 def test_waits_that_bring_too_few_come_to_rest_and_are_tried_again() -> None:
