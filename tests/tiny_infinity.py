@@ -24,6 +24,7 @@ from tests.inline import Inline
 from tests.tiny import tiny_networks as tiny_diffusion_networks
 from tests.tiny import tiny_spec as tiny_diffusion_spec
 from tests.tiny import write_tiny_set as write_tiny_diffusion_set
+from tests.tiny_regions import tiny_region_networks, tiny_region_spec, write_tiny_region_set
 
 WORDS = (
     *("a", "the", "red", "blue", "cat", "dog", "ball", "and", "on", "grass"),
@@ -127,6 +128,26 @@ def write_tiny_whole_set(folder):
     write_tiny_set(folder)
     write_manifest(
         folder, tiny_whole_spec(), defaults="scenes", licence="Apache-2.0", source="tests"
+    )
+
+
+def tiny_full_spec():
+    """A latent-diffusion model's, Learnable Regions' and this Infinity's together."""
+    return tiny_region_spec().model_copy(update={"infinity": SPEC.facts})
+
+
+def tiny_full_networks(seed=0):
+    """What a host of all of them has."""
+    regions = tiny_region_networks(tiny_full_spec(), seed=seed)
+    return replace(regions, infinity=tiny_networks(seed))
+
+
+def write_tiny_full_set(folder):
+    """A model-set folder of all of them, with its manifest."""
+    write_tiny_region_set(folder)
+    write_tiny_set(folder)
+    write_manifest(
+        folder, tiny_full_spec(), defaults="scenes", licence="Apache-2.0", source="tests"
     )
 
 

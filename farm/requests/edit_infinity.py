@@ -62,6 +62,8 @@ class EditInfinityParameters(Strict):
     """Where guidance mixes: 0 logits, -m the m-th block from the end."""
     negative_prompt: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
     """What guidance leads away from; left out: nothing in particular."""
+    candidates: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Drawings of the target, of which CLIP chooses the one that follows the words best."""
     prompt_rows: Annotated[int, Field(ge=1, le=100)] | None = None
     """Rows of the learned prompt."""
     lora_r: Annotated[int, Field(ge=1, le=64)] | None = None

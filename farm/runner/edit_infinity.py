@@ -1,6 +1,7 @@
 """EditInfinity as the runner sees it: four stages, each of which later edits find, and the edit."""
 
 import hashlib
+import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from farm.errors import InvalidImageError, InvalidRequestError
 from farm.images import DecodedImage
 from farm.masks import decode_mask
 from farm.methods.edit_infinity import METHOD_VERSION
-from farm.methods.edit_infinity.analysis import attention_analysis
+from farm.methods.edit_infinity.analysis import attention_analysis, candidates_sheet
 from farm.methods.edit_infinity.attention import WordAttention
 from farm.methods.edit_infinity.client import InfinityClient
 from farm.methods.edit_infinity.codes import SourceCodes, make_codes
@@ -49,7 +50,9 @@ from farm.methods.edit_infinity.region import EditRegion, from_attention, from_m
 from farm.methods.edit_infinity.stages import Session
 from farm.methods.edit_infinity.training import TrainingState
 from farm.progress import Picture, Progress, framed
+from farm.regions import RegionsClient
 from farm.requests import EditInfinityRequest
+from farm.runner.clip_choice import PARTS, ClipChooser, chooser_prompts
 from farm.runner.method import Files, Outputs, ReadStage, StagePlan, Steps, Workbench
 from farm.storage.tensors import pack_tensors, unpack_tensors
 from farm.zoo.model_sets import ModelSet
@@ -70,6 +73,8 @@ class EditInfinityRun:
     """By the user's mask; None where there is none, or where it is not asked."""
     mask: bytes | None
     """The user's mask as handed in, where it decides the region."""
+    chooser: Mapping[str, str] | None = None
+    """Digests of the weights that choose among candidates; None where there is one alone."""
     version: int = METHOD_VERSION
     parts: tuple[str, ...] = ("infinity", "bsq_vae", "t5")
 
@@ -80,8 +85,9 @@ class EditInfinityRun:
     @property
     def depends(self) -> Mapping[str, Any]:
         drawn = None if self.mask is None else hashlib.sha256(self.mask).hexdigest()
-        mask = {"mask": drawn, "mask_edits": self.request.mask_edits}
-        return edit_depends(self.plan, self.config) | (mask if drawn else {})
+        mask = {"mask": drawn, "mask_edits": self.request.mask_edits} if drawn else {}
+        chosen = {} if self.chooser is None else {"chooser": dict(self.chooser)}
+        return edit_depends(self.plan, self.config) | mask | chosen
 
     def make(
         self,
@@ -125,9 +131,9 @@ class EditInfinityRun:
         edited = restored(output, original, frame, paste_back=paste, stride=self.spec.stride)
         return Outputs(
             edited=edited,
-            pictures=self._pictures(original, frame, codes, score, region),
+            pictures=self._pictures(original, frame, codes, score, region) | _candidates(output),
             figures=_figures(output, codes, fit(original, frame), prompt, lora),
-            files=self._files(region, score, prompt, lora),
+            files={**self._files(region, score, prompt, lora), **_said(output)},
         )
 
     def _stages(
@@ -148,7 +154,16 @@ class EditInfinityRun:
             alone=self.request.deterministic,
             biases=self.config.attention_bias,
         )
-        return Session(self.plan, client, self.config, self.request.seed)
+        return Session(self.plan, client, self.config, self.request.seed, self._chooser(bench))
+
+    def _chooser(self, bench: Workbench) -> ClipChooser | None:
+        if self.chooser is None:
+            return None
+        prompts = chooser_prompts(
+            self.request.source_prompt, self.request.target_prompt, bench.model_set
+        )
+        spec, alone = bench.model_set.spec, self.request.deterministic
+        return ClipChooser(RegionsClient(bench.executor, spec, alone=alone), prompts)
 
     def _frame(self, original: DecodedImage) -> Frame:
         height, width = original.image.shape[-2:]
@@ -233,7 +248,9 @@ def plan_edit_infinity(
     config = model_set.edit_infinity.with_parameters(request.parameters)
     wish = Wish(request.source_prompt, request.target_prompt, request.target_word, mask is not None)
     plan = plan_edit(wish, model_set.text_tokenizer, spec, config)
-    run = EditInfinityRun(request, config, spec, plan, None, None)
+    run = EditInfinityRun(
+        request, config, spec, plan, None, None, _choosing(config, plan, request, model_set)
+    )
     if mask is None or plan.region != "mask":
         return run
     size = (original.image.shape[-2], original.image.shape[-1])
@@ -247,6 +264,16 @@ def plan_edit_infinity(
         edits=request.mask_edits,
     )
     return replace(run, region=region, mask=mask)
+
+
+def _choosing(
+    config: EditInfinityConfig, plan: EditPlan, request: EditInfinityRequest, model_set: ModelSet
+) -> Mapping[str, str] | None:
+    """Weights that choose among candidates; None where there is one alone."""
+    if config.editing.candidates == 1 or plan.region == "attention":
+        return None
+    chooser_prompts(request.source_prompt, request.target_prompt, model_set)
+    return model_set.digests_of(PARTS)
 
 
 def unpack_codes(files: Files) -> SourceCodes:
@@ -291,6 +318,25 @@ def _packed(stage: str, tensors: Mapping[str, Tensor], about: Mapping[str, str])
 
 def _file(stage: str) -> str:
     return f"{stage}.safetensors"
+
+
+def _candidates(output: EditOutput) -> dict[str, Tensor]:
+    """All drawings beside each other; nothing where there is one alone."""
+    if output.choice is None:
+        return {}
+    order = output.choice.best_first
+    return {"candidates": candidates_sheet([output.drawings[number] for number in order])}
+
+
+def _said(output: EditOutput) -> Files:
+    """What was said of each drawing, the chosen one first."""
+    if output.choice is None:
+        return {}
+    found = [
+        {"drawing": number, **output.choice.candidates[number].figures()}
+        for number in output.choice.best_first
+    ]
+    return {"candidates.json": json.dumps(found, indent=1).encode()}
 
 
 def _figures(

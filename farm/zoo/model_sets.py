@@ -108,8 +108,9 @@ class ModelSet:
 
     @property
     def edit_infinity(self) -> edit_infinity.EditInfinityConfig:
-        """The method's defaults for these networks."""
-        return _DEFAULTS[self.manifest.defaults][2]()
+        """The method's defaults for these networks: without CLIP there is none to choose by."""
+        config = _DEFAULTS[self.manifest.defaults][2]()
+        return config if self.spec.regions is not None else config.without_choice()
 
     @cached_property
     def infinity(self) -> InfinitySpec:

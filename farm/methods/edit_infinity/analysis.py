@@ -1,4 +1,6 @@
-"""The attention map as a picture: the source, the map in colours, the region on the source."""
+"""Pictures that explain an edit: the attention map in colours with its region, and all drawings."""
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ _STOPS = ((0.0, 0.0, 0.2), (0.3, 0.1, 0.6), (0.85, 0.25, 0.35), (1.0, 0.75, 0.2)
 """From little to much attention, evenly spaced."""
 _OUTLINE = (1.0, 0.1, 0.1)
 _GAP = 8
+_CANDIDATE_SIDE, _CANDIDATES_IN_A_ROW = 256, 4
 
 
 def attention_analysis(
@@ -48,3 +51,20 @@ def _rim(inside: Float[Tensor, "1 height width"]) -> Bool[Tensor, "1 height widt
     """Pixels of a region next to one outside."""
     least = -F.max_pool2d(-inside, kernel_size=3, stride=1, padding=1)
     return (inside > 0.5) & (least < 0.5)
+
+
+def candidates_sheet(
+    drawings: Sequence[Float[Tensor, "3 height width"]],
+) -> Float[Tensor, "3 sheet_height sheet_width"]:
+    """Drawings beside each other, four in a row, on white; large ones are shown smaller."""
+    shown = torch.stack(list(drawings))
+    longer = max(shown.shape[-2:])
+    if longer > _CANDIDATE_SIDE:
+        size = [max(1, round(side * _CANDIDATE_SIDE / longer)) for side in shown.shape[-2:]]
+        shown = F.interpolate(shown, size, mode="bilinear", antialias=True)
+    shown = F.pad(shown, (_GAP // 2,) * 4, value=1.0)
+    columns = min(len(shown), _CANDIDATES_IN_A_ROW)
+    missing = -len(shown) % columns
+    shown = torch.cat([shown, torch.ones(missing, *shown.shape[1:])])
+    rows = shown.unflatten(0, (-1, columns))
+    return rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)

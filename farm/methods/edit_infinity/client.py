@@ -186,6 +186,15 @@ class InfinityClient:
 
     def edit(self, query: EditQuery, layout: Layout) -> tuple[Image, Packed]:
         """The picture, and the packed bits that were drawn for it before the source was kept."""
+        return self.edit_all([query], layout)[0]
+
+    def edit_all(self, queries: Sequence[EditQuery], layout: Layout) -> list[tuple[Image, Packed]]:
+        """Several at once, which may share batches; see `edit`."""
+        calls = [self._edit_call(query, layout) for query in queries]
+        answers = self._executor.run_all(calls)
+        return [(_tensor(answer, "image"), _tensor(answer, "bits")) for answer in answers]
+
+    def _edit_call(self, query: EditQuery, layout: Layout) -> Call:
         arrays: dict[str, Tensor | np.ndarray] = {
             "text": query.text,
             "bits": query.bits,
@@ -197,7 +206,7 @@ class InfinityClient:
         if query.negative is not None:
             arrays["negative"] = query.negative
         lora, static = _lora_arrays(query.adapters)
-        answer = self._ask(
+        return self._call(
             "infinity.edit",
             layout,
             arrays | lora,
@@ -207,7 +216,6 @@ class InfinityClient:
             top_p=query.top_p,
             **static,
         )
-        return _tensor(answer, "image"), _tensor(answer, "bits")
 
     def _ask(
         self,

@@ -97,6 +97,8 @@ class EditingConfig(_Config):
     top_p: Share = 0.97
     cfg_insertion: Annotated[int, Field(le=0)] = 0
     negative_prompt: str | None = None
+    candidates: Annotated[int, Field(ge=1, le=64)] = 1
+    """Drawings of the target, of which CLIP chooses one (D14)."""
     paste_back: bool = False
     """The original's own pixels where nothing was to change (PAPER.md D9)."""
     plotted_mask: bool = False
@@ -137,6 +139,11 @@ class EditInfinityConfig(_Config):
         whole = {n: v for n, v in given.items() if n in ("attention_bias", "save_every")}
         return EditInfinityConfig.model_validate(base.model_dump() | changes | whole)
 
+    def without_choice(self) -> "EditInfinityConfig":
+        """This configuration with one candidate, where nobody could choose among several."""
+        editing = self.editing.model_copy(update={"candidates": 1})
+        return self.model_copy(update={"editing": editing})
+
     def updates(self, iterations: int) -> int:
         """Optimiser steps behind what is called iteration `iterations`."""
         return iterations - 1 if self.off_by_one else iterations
@@ -164,6 +171,7 @@ def reference_switches(config: EditInfinityConfig) -> EditInfinityConfig:
                     "kernel": "released",
                     "grow": 0.0,
                     "large_threshold": None,
+                    "candidates": 1,
                     "plotted_mask": True,
                     "paste_back": False,
                 }
@@ -198,6 +206,7 @@ def paper() -> EditInfinityConfig:
             tau=0.5,  # spec §5.7
             top_k=900,  # spec §5.7
             top_p=0.97,  # spec §5.7
+            candidates=1,  # D14
             paste_back=False,  # D9
         ),
     )
@@ -215,7 +224,12 @@ def scenes() -> EditInfinityConfig:
         prompt=PromptConfig(train_textembedding_iter=3, optimiser=optimiser),
         lora=LoraConfig(optimiser=optimiser, lora_dropout=0.0),
         editing=EditingConfig(
-            guidance=3.0, tau=0.5, large_threshold=0.7, grow=1.0, paste_back=True
+            guidance=3.0,
+            tau=1.0,
+            large_threshold=0.7,
+            grow=1.0,
+            candidates=8,
+            paste_back=True,
         ),
     )
 

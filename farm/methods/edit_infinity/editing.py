@@ -1,7 +1,7 @@
 """Stage: the edited picture, generated scale by scale with the source kept by weight (§5.7)."""
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from farm.masks import dilate, feather
+from farm.methods.edit_infinity.choosing import Choice, Chooser, seeds_of
 from farm.methods.edit_infinity.client import Adapters, EditQuery, InfinityClient
 from farm.methods.edit_infinity.codes import SourceCodes
 from farm.methods.edit_infinity.config import EditingConfig
@@ -17,6 +18,8 @@ from farm.methods.edit_infinity.region import EditRegion
 from farm.progress import Progress
 
 STAGE = "edit_infinity.editing"
+AT_ONCE = 8
+"""Drawings that are asked for together; between these an edit can be stopped."""
 
 Rows = Float[Tensor, "rows text_width"]
 
@@ -45,11 +48,15 @@ class EditOutput:
         image: the edited picture of the layout's size, in [0, 1].
         mask: where it may differ from the source at all, 0 or 1.
         figures: plain numbers about this edit.
+        drawings: all of which one was chosen, of the layout's size.
+        choice: which, and why; None where there was one alone.
     """
 
     image: Float[Tensor, "3 image_height image_width"]
     mask: Float[Tensor, "1 image_height image_width"]
     figures: dict[str, float]
+    drawings: tuple[Float[Tensor, "3 image_height image_width"], ...] = ()
+    choice: Choice | None = None
 
 
 def edit(
@@ -60,10 +67,12 @@ def edit(
     config: EditingConfig,
     *,
     seed: int,
+    chooser: Chooser | None = None,
 ) -> Generator[Progress, None, EditOutput]:
     """Generate the target and keep of the source what the region says.
 
-    Costs the work of one forward pass, of two with guidance, and a decoding.
+    Costs the work of one forward pass, of two with guidance, and a decoding, for each candidate;
+    of several one is chosen (D14).
 
     Args:
         codes: the source.
@@ -72,6 +81,7 @@ def edit(
         client: the frozen model.
         config: numbers.
         seed: of the draws.
+        chooser: of one among several candidates; nobody asks it where there is one alone.
     """
     layout = client.model.schedule(codes.layout)
     query = EditQuery(
@@ -87,10 +97,20 @@ def edit(
         adapters=target.adapters,
         negative=target.negative,
     )
-    image, bits = client.edit(query, layout)
-    yield Progress(STAGE, 1, 1, preview=lambda: image)
+    queries = [replace(query, seed=drawn) for drawn in seeds_of(seed, config.candidates)]
+    drawn: list[tuple[Tensor, Tensor]] = []
+    for group in _groups(queries):
+        drawn += client.edit_all(group, layout)
+        newest = drawn[-1][0]
+        yield Progress(STAGE, len(drawn), len(queries), preview=lambda newest=newest: newest)
+    choice = None
+    if len(drawn) > 1:
+        assert chooser is not None, "several candidates are planned with somebody who chooses"
+        choice = chooser.choose(codes.image, [image for image, _ in drawn], region.inside)
+    image, bits = drawn[0 if choice is None else choice.number]
     changed = (_bits(bits) != _bits(codes.bits)).float().mean().item()
-    return _output(codes, image, region, {"changed_bits": changed})
+    output = _output(codes, image, region, {"changed_bits": changed})
+    return replace(output, drawings=tuple(image for image, _ in drawn), choice=choice)
 
 
 def recalled(
@@ -170,3 +190,7 @@ def _output(
 def _bits(packed: Tensor) -> Tensor:
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8)
     return (packed[:, None] >> shifts) & 1
+
+
+def _groups(queries: Sequence[EditQuery]) -> Iterator[Sequence[EditQuery]]:
+    return (queries[first : first + AT_ONCE] for first in range(0, len(queries), AT_ONCE))

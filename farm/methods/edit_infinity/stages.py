@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from farm.methods.edit_infinity.attention import WordAttention, attend
+from farm.methods.edit_infinity.choosing import Chooser
 from farm.methods.edit_infinity.client import InfinityClient
 from farm.methods.edit_infinity.codes import SourceCodes
 from farm.methods.edit_infinity.config import EditInfinityConfig
@@ -32,6 +33,7 @@ class Session:
     client: InfinityClient
     config: EditInfinityConfig
     seed: int
+    chooser: Chooser | None = None
 
     def prompt_stage(
         self, codes: SourceCodes, checkpoint: TrainingState | None = None
@@ -89,7 +91,10 @@ class Session:
             adapters = adapters_of(lora.flat(editing.use_lora_iter), self.config.lora)
         negative = None if self.plan.negative is None else self._embed(self.plan.negative)
         target = Target(text, adapters, negative)
-        return (yield from edit(codes, target, region, self.client, editing, seed=self.seed))
+        steps = edit(
+            codes, target, region, self.client, editing, seed=self.seed, chooser=self.chooser
+        )
+        return (yield from steps)
 
     def _embed(self, tokens: Tokens) -> Rows:
         return self.client.embed(tokens.ids)

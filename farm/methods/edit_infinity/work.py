@@ -30,7 +30,9 @@ def planned_work(plan: EditPlan, config: EditInfinityConfig) -> dict[str, dict[s
 def _edit_work(plan: EditPlan, config: EditInfinityConfig) -> dict[str, int]:
     texts = 1 if plan.negative is None else 2
     branches = 2 if is_guided((config.editing.guidance,)) else 1
-    return {_TEXT: texts, _FORWARD: branches, "bsq_decode": 1}
+    drawn = config.editing.candidates
+    chosen = {"scorer_text_forward": 2, "scorer_forward": 2 * (drawn + 1)} if drawn > 1 else {}
+    return {_TEXT: texts, _FORWARD: branches * drawn, "bsq_decode": drawn, **chosen}
 
 
 def _counted(units: dict[str, int]) -> dict[str, int]:

@@ -1,6 +1,10 @@
 import torch
 
-from farm.methods.edit_infinity.analysis import attention_analysis, heat_colours
+from farm.methods.edit_infinity.analysis import (
+    attention_analysis,
+    candidates_sheet,
+    heat_colours,
+)
 
 
 def test_three_panels_side_by_side():
@@ -27,3 +31,18 @@ def test_more_attention_is_brighter():
 def test_a_map_that_is_the_same_everywhere_is_drawn_too():
     found = attention_analysis(torch.rand(3, 8, 8), torch.ones(2, 2), torch.zeros(2, 2).bool())
     assert found.isfinite().all()
+
+
+def test_drawings_lie_beside_each_other_in_rows_of_four():
+    drawings = [torch.full((3, 6, 10), 0.1 * n) for n in range(5)]
+    sheet = candidates_sheet(drawings)
+    assert sheet.shape == (3, 2 * (6 + 8), 4 * (10 + 8))
+    for number, drawing in enumerate(drawings):
+        top, left = (number // 4) * 14 + 4, (number % 4) * 18 + 4
+        assert torch.equal(sheet[:, top : top + 6, left : left + 10], drawing)
+    assert (sheet[:, 14:, 18:] == 1).all(), "no drawing, and white"
+
+
+def test_large_drawings_are_shown_smaller():
+    sheet = candidates_sheet([torch.rand(3, 512, 256)] * 2)
+    assert sheet.shape == (3, 256 + 8, 2 * (128 + 8))

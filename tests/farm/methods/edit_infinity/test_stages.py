@@ -155,8 +155,8 @@ def test_the_iteration_that_is_asked_for_follows_the_target():
     again = Edit(config, word=None, stored=edit.stored)
     asked = []
     client = again.session.client
-    original = client.edit
-    client.edit = lambda query, layout: asked.append(query) or original(query, layout)
+    original = client.edit_all
+    client.edit_all = lambda queries, layout: asked.extend(queries) or original(queries, layout)
     finish(again.session.edit_stage(again.stored[CODES], again.region, *again.learned))
     (query,) = asked
     assert torch.equal(query.text[-2:], edit.stored[PROMPT].rows(2))
