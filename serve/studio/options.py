@@ -144,6 +144,7 @@ _EDIT_INFINITY = MethodTab(
         _count("train_lora_iter", "Adapter steps", "Training of the adapters.", 500),
         _share("threshold", "Region threshold", "Higher is a smaller region."),
         Option("guidance", "Guidance", "How strongly words count.", "number", 1, 30),
+        _count("candidates", "Drawings", "The one that follows the words best is taken.", 64),
         Option("tau", "Temperature", "Of the draws.", "number", 0.01, 10, (), True),
         Option(
             "kernel",
