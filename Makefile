@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed.stamp
 EDITS ?= 192
 QUICK := not gpu and not weights and not chaos
+# else each of Ray's processes would compile all that it imports anew, 15 s of a core for a backbone
+export PYTHONDONTWRITEBYTECODE :=
 # of a folder, the files that start Ray: collecting the others would read half of the environment
 RAY_TESTS = $(shell grep -l 'mark\.ray' tests/$(1)/*.py)
 

@@ -31,13 +31,13 @@ from typing import Annotated, Any
 import numpy as np
 import ray
 import typer
-from ray.cluster_utils import Cluster
 
 from actors.calls import result_of
 from actors.edits import StoredEdit, load_host, open_model_set_farm
 from actors.farm_session import FarmSession, open_farm
 from actors.flight import Flight
-from actors.local import local_ray, require_token
+from actors.local import local_ray
+from actors.logical_nodes import logical_cluster
 from benchmarks.concurrent_edits import prepared_edits
 from benchmarks.loads.meeting import Meeting
 from cluster.table import TABLE
@@ -241,20 +241,11 @@ def _folder() -> Generator[Path, None, None]:
 @contextmanager
 def _cluster(nodes: int) -> Generator[str, None, None]:
     """So many logical nodes with an accelerator each that is none."""
-    require_token()
-    folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))
-    cluster = Cluster()
     memory: dict[str, Any] = {"object_store_memory": 100 * 2**20}
-    try:
-        cluster.add_node(
-            num_cpus=0, num_gpus=0, include_dashboard=False, temp_dir=str(folder), **memory
-        )
+    with logical_cluster(num_cpus=0, num_gpus=0, include_dashboard=False, **memory) as cluster:
         for _ in range(nodes):
             cluster.add_node(num_cpus=_NODE_CPUS, num_gpus=1, **memory)
         yield str(cluster.address)
-    finally:
-        cluster.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @app.command(cls=FarmCommand)

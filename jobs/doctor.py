@@ -10,6 +10,7 @@ with 1.
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -17,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from packaging.requirements import Requirement
 from rich.markup import escape
@@ -31,6 +33,7 @@ from farm.zoo.model_sets import open_model_set
 from jobs.console import FarmCommand, JsonOption, command_app, print_json, print_table
 from jobs.findings import Finding
 from jobs.machine_checks import (
+    bytecode,
     disk,
     graphics,
     open_files,
@@ -75,6 +78,7 @@ def examine(store: str, model_sets: list[str], environment: Mapping[str, str]) -
     """All findings, each as soon as it is known."""
     yield Finding("python", "ok", platform.python_version())
     yield _versions()
+    yield bytecode(Path(torch.__file__), is_kept=not sys.dont_write_bytecode)
     yield _processors()
     gpus = driver_gpus()
     yield graphics(gpus)

@@ -5,6 +5,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import torch
@@ -53,6 +54,22 @@ def graphics(gpus: Sequence[Gpu]) -> Finding:
         advice = "this torch has no code for it: take another torch, or hide the device"
         return Finding("accelerator", "warn", f"{shown}; not made for {', '.join(old)}", advice)
     return Finding("accelerator", "ok", f"{shown}, CUDA {built}")
+
+
+def bytecode(module: Path, *, is_kept: bool) -> Finding:
+    """Whether processes find packages compiled, or each compiles them for itself.
+
+    Args:
+        module: a file of a large package.
+        is_kept: whether what is compiled is kept beside it (not `PYTHONDONTWRITEBYTECODE`).
+    """
+    if Path(cache_from_source(str(module))).is_file():
+        return Finding("bytecode", "ok", "packages are compiled")
+    if is_kept:
+        return Finding("bytecode", "ok", "packages are compiled when they are first used")
+    advice = "every process of Ray compiles them anew, some 15 s for a backbone: unset it"
+    found = "packages are not compiled, and PYTHONDONTWRITEBYTECODE is set"
+    return Finding("bytecode", "warn", found, advice)
 
 
 def sharing(weights: Mapping[str, int], memories: Sequence[int], what: str) -> Finding:

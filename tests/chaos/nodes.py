@@ -4,9 +4,7 @@ import contextlib
 import os
 import random
 import re
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +13,7 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
-from actors.local import require_token
+from actors.logical_nodes import logical_cluster
 
 NODES = 3
 _OBJECT_STORE = 100 * 2**20
@@ -79,27 +77,19 @@ class Nodes:
 @contextmanager
 def three_nodes() -> Iterator[Nodes]:
     """A cluster of our own; nobody without its token can use it."""
-    folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))  # short: sockets lie in it
-    require_token()
-    cluster = Cluster()
-    try:
-        cluster.add_node(
-            num_cpus=0,
-            num_gpus=0,
-            include_dashboard=False,
-            include_log_monitor=False,
-            no_monitor=True,
-            temp_dir=str(folder),
-            object_store_memory=_OBJECT_STORE,
-            _system_config=_SYSTEM,
-        )
+    with logical_cluster(
+        num_cpus=0,
+        num_gpus=0,
+        include_dashboard=False,
+        include_log_monitor=False,
+        no_monitor=True,
+        object_store_memory=_OBJECT_STORE,
+        _system_config=_SYSTEM,
+    ) as cluster:
         nodes = Nodes(cluster)
         for _ in range(NODES):
             nodes.add()
         yield nodes
-    finally:
-        cluster.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def children_of(parent: int) -> list[tuple[int, str]]:

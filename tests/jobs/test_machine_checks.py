@@ -1,3 +1,4 @@
+import py_compile
 import socket
 from math import isclose
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from actors.sharing import Gpu, driver_gpus
 from cluster.fractions import needed_bytes, share_accelerators
-from jobs.machine_checks import disk, graphics, ports, session_path, sharing
+from jobs.machine_checks import bytecode, disk, graphics, ports, session_path, sharing
 
 GIB = 2**30
 REAL = {"sd15": int(4.1 * GIB), "clip": GIB // 2, "dino": GIB // 3, "infinity": 9 * GIB}
@@ -123,3 +124,14 @@ def test_a_session_folder_must_leave_room_for_sockets(tmp_path):
     assert session_path(deep).level == "fail"
     assert "RAY_TMPDIR" in session_path(deep).advice
     assert session_path(tmp_path / "no").level == "fail"
+
+
+def test_packages_that_every_process_would_compile_are_warned_of(tmp_path):
+    module = tmp_path / "package.py"
+    module.write_text("")
+    lost = bytecode(module, is_kept=False)
+    assert lost.level == "warn"
+    assert "PYTHONDONTWRITEBYTECODE" in lost.found
+    assert bytecode(module, is_kept=True).level == "ok"
+    py_compile.compile(str(module))
+    assert bytecode(module, is_kept=False).level == "ok"

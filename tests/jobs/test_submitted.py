@@ -1,18 +1,15 @@
 """`ray job submit --working-dir . -- python -m jobs.edit_many …` on a cluster of our own."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ray.cluster_utils import Cluster
 
-from actors.local import require_token
+from actors.logical_nodes import logical_cluster
 from farm.runner import load_result
 from farm.storage.local import LocalStore
 from jobs.outcomes import DoneEdit, parse_outcome
@@ -31,22 +28,14 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address to which jobs are submitted; nobody without this process's token may."""
     # what `python` is in a job's command is the cluster's to say
     monkeypatch.setenv("PATH", f"{BINARIES}{os.pathsep}{os.environ['PATH']}")
-    folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))  # short: sockets lie in it
-    require_token()
-    cluster = Cluster()
-    try:
-        head = cluster.add_node(
-            num_cpus=2,
-            num_gpus=0,
-            include_dashboard=True,
-            dashboard_port=0,
-            temp_dir=str(folder),
-            object_store_memory=100 * 2**20,
-        )
-        yield f"http://{head.webui_url}"
-    finally:
-        cluster.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    with logical_cluster(
+        num_cpus=2,
+        num_gpus=0,
+        include_dashboard=True,
+        dashboard_port=0,
+        object_store_memory=100 * 2**20,
+    ) as cluster:
+        yield f"http://{cluster.head_node.webui_url}"
 
 
 def test_a_submitted_job_runs_on_its_cluster_and_again_does_nothing(
