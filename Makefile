@@ -28,7 +28,7 @@ demo: $(STAMP) ## edit the held-out scenes of examples/demo, with a report under
 	$(BIN)/editfarm demo
 
 # what needs no Ray in parallel; then a process each, so that one folder's Ray is gone before the next's
-test: $(STAMP) ## everything that runs on a fresh machine, 20 to 30 minutes on two cores
+test: $(STAMP) ## everything that runs on a fresh machine, 15 to 30 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "$(QUICK) and not ray" \
 	  tests/farm tests/parity tests/actors tests/jobs tests/serve tests/cluster tests/docs
 	$(BIN)/python -m pytest -m "$(QUICK) and ray" $(call RAY_TESTS,actors)
