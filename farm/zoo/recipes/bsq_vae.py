@@ -66,7 +66,7 @@ class _Reconstruction(nn.Module):
         self, images: Float[Tensor, "batch 3 height width"], scales: int
     ) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, ""]]:
         """Pictures in [-1, 1] from the first `scales` scales, not clamped, and the commitment."""
-        features = self.vae.encode(images).float()
+        features = self.vae.encode(images).float()  # without a graph where the encoder is frozen
         codes = quantise(features.detach(), self.schedule).history[scales - 1]
         commitment = (features - codes).square().mean()
         return self.vae.decoder(features + (codes - features).detach()), commitment
@@ -78,6 +78,9 @@ class BsqVaeRecipe:
 
     A tenth of the batches are decoded from the scales before the last, so that coarse scales alone
     make a picture too.
+
+    With `only_decoder` what pictures are as bits stays as it is, and with it every network that was
+    trained on them; they are drawn better.
     """
 
     start_from: Path | None = None
@@ -87,6 +90,7 @@ class BsqVaeRecipe:
     held_out: int = 256
     """Pictures that are evaluated."""
     name: str = VAE
+    only_decoder: bool = False
 
     def build(self) -> nn.Module:
         if self.start_from is not None:
@@ -95,6 +99,7 @@ class BsqVaeRecipe:
             with torch.random.fork_rng():
                 torch.random.manual_seed(0)
                 vae = BsqVae(scenes_vae_config(self.bits))
+        vae.encoder.requires_grad_(not self.only_decoder)
         return _Reconstruction(vae, scenes_schedule(vae.config, self.sides))
 
     def loss(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from farm.errors import InvalidRequestError, ModelSetError
 from farm.zoo.model_sets import write_manifest
@@ -125,6 +126,15 @@ PARTS = {
             LoopConfig(steps=3000, batch_size=16, learning_rate=1.5e-3, average=0.998),
         ),
         Part(
+            "bsq_decoder",
+            ("bsq_vae",),
+            lambda folder, start: BsqVaeRecipe(
+                start_from=start or folder / "bsq_vae", name="bsq_decoder", only_decoder=True
+            ),
+            LoopConfig(steps=2500, batch_size=16, learning_rate=6e-4, constant=0.2, average=0.998),
+            installed_as="bsq_vae",  # the same encoder: Infinity needs no other training
+        ),
+        Part(
             "t5",
             ("clip",),
             lambda folder, start: T5Recipe(start_from=start, networks=folder),
@@ -171,7 +181,12 @@ def check_needs(part: Part, exported: Path) -> None:
 
 
 def install(exported: Path, folder: Path) -> None:
-    """Copy exported parts into a model-set folder and write its manifest with all digests."""
+    """Copy exported parts into a model-set folder and write its manifest with all digests.
+
+    Raises:
+        ModelSetError: a decoder was trained on another encoder's bits than those that are there.
+    """
+    _check_decoder(exported)
     for name, part in PARTS.items():
         target = folder / (part.installed_as or name)
         if part.shipped and (exported / name).is_dir():
@@ -184,6 +199,20 @@ def install(exported: Path, folder: Path) -> None:
     infinity = scenes_infinity_spec(folder).facts if whole else None
     spec = scenes_spec(regions=regions, infinity=infinity)
     write_manifest(folder, spec, defaults="scenes", licence=_LICENCE, source=_SOURCE)
+
+
+def _check_decoder(exported: Path) -> None:
+    """A decoder of its own stands in for its autoencoder: their bits must be the same."""
+    files = [exported / name / "model.safetensors" for name in ("bsq_vae", "bsq_decoder")]
+    if not all(file.is_file() for file in files):
+        return
+    whole, own = (load_file(file) for file in files)
+    encoders = [name for name in whole if name.startswith("encoder.")]
+    if any(not torch.equal(whole[name], own[name]) for name in encoders):
+        raise ModelSetError(
+            f"{files[1].parent} was trained with another encoder than that of {files[0].parent}: "
+            "train bsq_decoder again, or remove its folder"
+        )
 
 
 def _forget_origin(config: Path) -> None:

@@ -64,6 +64,12 @@ SMOKES = {
         2,
     ),
     "bsq_vae": Smoke(lambda _: BsqVaeRecipe(), 2),
+    "bsq_decoder": Smoke(
+        lambda _: BsqVaeRecipe(
+            start_from=SCENES_FOLDER / "bsq_vae", name="bsq_decoder", only_decoder=True
+        ),
+        2,
+    ),
     "t5": Smoke(lambda _: T5Recipe(networks=SCENES_FOLDER), 12),
     "infinity": Smoke(_infinity, 2),
 }

@@ -2,12 +2,15 @@
 
 import itertools
 import random
+import shutil
 
 import pytest
 import torch
 
+from farm.backbones.infinity.loading import load_vae
 from farm.backbones.infinity.networks import load_infinity_networks
 from farm.backbones.infinity.tokenizer import TextTokenizer
+from farm.errors import ModelSetError
 from farm.threads import one_thread
 from farm.zoo.judge import Judge
 from farm.zoo.measures.bench import Bench
@@ -16,6 +19,7 @@ from farm.zoo.measures.pictures import text_to_image_grid
 from farm.zoo.recipes.bsq_vae import BsqVaeRecipe
 from farm.zoo.recipes.infinity import InfinityRecipe, scenes_infinity_spec
 from farm.zoo.recipes.loop import LoopConfig, Recipe, Training, train_recipe
+from farm.zoo.recipes.parts import find_part, install
 from farm.zoo.recipes.t5 import INSTRUCTION, T5Recipe, scenes_text_tokenizer
 from farm.zoo.recipes.word_sets import BACKGROUND_TAG, word_sets
 from farm.zoo.scenes.captions import caption, varied_caption
@@ -101,6 +105,49 @@ def test_together_they_are_a_model_set(trained):
     assert 2 * sum(numbers.values()) < 9_000_000, f"bytes of {numbers} in half precision"
     found = TextTokenizer(exported / "t5", 96).encode(f"a photo of a red circle{INSTRUCTION}")
     assert found.ids == scenes_text_tokenizer().encode(found.prompt).ids
+
+
+@pytest.fixture(scope="module")
+def decoder(trained, tmp_path_factory):
+    """A decoder that was trained by itself, beside its autoencoder."""
+    exported = tmp_path_factory.mktemp("decoder") / "export"
+    shutil.copytree(trained[1] / "bsq_vae", exported / "bsq_vae")
+    recipe = find_part("bsq_decoder").recipe(exported, None)
+    training = Training(recipe, LoopConfig(STEPS, 12, 1e-3, warmup=1), exported.parent / "states")
+    list(train_recipe(training))
+    recipe.export(training.averaged(), exported)
+    return training, exported
+
+
+def test_a_decoder_trained_by_itself_leaves_the_bits_as_they_are(decoder):
+    training, exported = decoder
+    assert training.parameters, "something is trained"
+    assert all(".decoder." in name for name in training.parameters)
+    whole, own = (load_vae(exported / name) for name in ("bsq_vae", "bsq_decoder"))
+    for (name, before), after in zip(
+        whole.state_dict().items(), own.state_dict().values(), strict=True
+    ):
+        assert torch.equal(before, after) == name.startswith("encoder."), name
+
+
+def test_a_decoder_of_its_own_is_installed_as_the_autoencoder(decoder, tmp_path):
+    _, exported = decoder
+    shutil.copytree(SCENES_FOLDER, tmp_path / "scenes")
+    install(exported, tmp_path / "scenes")
+    file = "model.safetensors"
+    assert (tmp_path / "scenes/bsq_vae" / file).read_bytes() == (
+        exported / "bsq_decoder" / file
+    ).read_bytes()
+    assert not (tmp_path / "scenes/bsq_decoder").exists()
+
+
+def test_a_decoder_for_other_bits_is_not_installed(decoder, tmp_path):
+    _, exported = decoder
+    shutil.copytree(exported, tmp_path / "export")
+    shutil.rmtree(tmp_path / "export/bsq_vae")
+    shutil.copytree(SCENES_FOLDER / "bsq_vae", tmp_path / "export/bsq_vae")
+    with pytest.raises(ModelSetError, match="another encoder"):
+        install(tmp_path / "export", tmp_path / "scenes")
 
 
 def test_figures_are_those_of_held_out_scenes(trained, monkeypatch):
