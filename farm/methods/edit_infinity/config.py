@@ -216,12 +216,11 @@ def scenes() -> EditInfinityConfig:
     """Defaults of the scenes model set.
 
     Its transformer is a thousandth of the published one and its text rows are a twentieth as wide,
-    so steps are larger, and three of the prompt are enough: after ten it says what the target shall
-    not be. Tuned on seeds 5 to 7 (PAPER.md).
+    so steps are larger. Tuned on seeds 5 to 7 (PAPER.md).
     """
     optimiser = OptimiserConfig(learning_rate=1e-3)
     return EditInfinityConfig(
-        prompt=PromptConfig(train_textembedding_iter=3, optimiser=optimiser),
+        prompt=PromptConfig(optimiser=optimiser),
         lora=LoraConfig(optimiser=optimiser, lora_dropout=0.0),
         editing=EditingConfig(
             guidance=3.0,
