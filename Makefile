@@ -81,7 +81,7 @@ quality: $(STAMP) ## held-out figures of definitions.md into out/quality, and do
 	$(BIN)/python -m jobs.quality_page
 
 zoo: $(STAMP) ## train and measure the scenes zoo, resuming from out/zoo; some hours
-	set -e; for part in vae clip judge unet inpainting caption_vit bsq_vae t5 infinity; do $(BIN)/editfarm zoo train $$part; done
+	set -e; for part in vae clip judge unet inpainting caption_vit bsq_vae bsq_decoder t5 infinity; do $(BIN)/editfarm zoo train $$part; done
 	$(BIN)/editfarm zoo export
 	$(BIN)/editfarm zoo eval --unrounded out/zoo --json out/zoo/eval.json
 
