@@ -101,7 +101,10 @@ def find_address(given: str | None = None) -> str:
     Raises:
         UnavailableError: there is none, or nobody listens there.
     """
-    address = canonicalize_bootstrap_address(given or os.environ.get("RAY_ADDRESS", "auto"))
+    try:
+        address = canonicalize_bootstrap_address(given or os.environ.get("RAY_ADDRESS", "auto"))
+    except ConnectionError:  # Ray's own, where none is found
+        address = None
     if not address:
         raise UnavailableError(
             "no Ray runs on this machine: run this on the head (`ray exec`, `kubectl exec`), or "

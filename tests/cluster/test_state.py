@@ -14,6 +14,7 @@ from actors.logs import JsonLines, configure_logs, logged_edit
 from actors.scraping import Sample, scrape
 from cluster import metrics as m
 from cluster.nodes import NODES
+from jobs import drain, top
 from jobs.status import app, wait_lines
 from jobs.top import Look, compare
 
@@ -76,6 +77,16 @@ def test_status_says_where_there_is_no_cluster():
     shown = CliRunner().invoke(app, ["--address", "127.0.0.1:1"])
     assert shown.exit_code == 3
     assert "nobody listens at " in shown.stderr
+
+
+@pytest.mark.parametrize("command", [app, drain.app, top.app], ids=["status", "drain", "top"])
+def test_without_a_ray_the_answer_is_a_line(command, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda _: None)
+    shown = CliRunner().invoke(command, [])
+    assert shown.exit_code == 3
+    assert "no Ray runs on this machine" in " ".join(shown.stderr.split())
 
 
 class Metadata(BaseHTTPRequestHandler):
