@@ -10,13 +10,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from farm.errors import ModelSetError
+from farm.zoo.recipes.parts import PARTS
 
+_STATE = ".training.safetensors"
 _AVERAGE = "average."
 _INSIDE = {
     "vae": "autoencoder.",
     "dino": "teacher.",
     "caption_vit": "vit.",
     "bsq_vae": "vae.",
+    "bsq_decoder": "vae.",
     "t5": "encoder.",
     "infinity": "infinity.",
 }
@@ -39,9 +42,12 @@ def write_unrounded(networks: Path, states: Path, folder: Path) -> list[str]:
     """
     shutil.copytree(networks, folder, dirs_exist_ok=True)
     replaced: list[str] = []
-    for state in sorted(states.glob("*.training.safetensors")):
-        part = state.name.removesuffix(".training.safetensors")
-        files = sorted((folder / part).glob("*.safetensors"))
+    found = {p.name.removesuffix(_STATE): p for p in sorted(states.glob(f"*{_STATE}"))}
+    places = {part: _place(part, folder) for part in found}
+    for part, state in found.items():
+        if any(other != part and place.name == part for other, place in places.items()):
+            continue  # another part is installed in its place
+        files = sorted(places[part].glob("*.safetensors"))
         if not files:
             continue
         for path in files:
@@ -51,6 +57,12 @@ def write_unrounded(networks: Path, states: Path, folder: Path) -> list[str]:
             _forget_precision(path.with_name("config.json"))
         replaced.append(part)
     return replaced
+
+
+def _place(part: str, folder: Path) -> Path:
+    """Where a part lies: under its own name, or installed under another's."""
+    own = folder / part
+    return own if own.is_dir() or part not in PARTS else folder / PARTS[part].folder
 
 
 def _averages(state: Path, part: str, exported: Path) -> dict[str, Tensor]:

@@ -43,6 +43,11 @@ class Part:
     installed_as: str | None = None
     """Folder in the model set, where that is not the part's name."""
 
+    @property
+    def folder(self) -> str:
+        """Its folder in the model set."""
+        return self.installed_as or self.name
+
     def measure(self, networks: Path) -> dict[str, float]:
         """The recipe's own held-out figures, of the part as exported into a folder."""
         recipe = self.recipe(networks, None)
@@ -188,7 +193,7 @@ def install(exported: Path, folder: Path) -> None:
     """
     _check_decoder(exported)
     for name, part in PARTS.items():
-        target = folder / (part.installed_as or name)
+        target = folder / part.folder
         if part.shipped and (exported / name).is_dir():
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(exported / name, target)

@@ -16,6 +16,7 @@ from farm.zoo.judge import Judge
 from farm.zoo.measures.bench import Bench
 from farm.zoo.measures.next_scale import measure_bsq_vae, measure_infinity
 from farm.zoo.measures.pictures import text_to_image_grid
+from farm.zoo.measures.unrounded import write_unrounded
 from farm.zoo.recipes.bsq_vae import BsqVaeRecipe
 from farm.zoo.recipes.infinity import InfinityRecipe, scenes_infinity_spec
 from farm.zoo.recipes.loop import LoopConfig, Recipe, Training, train_recipe
@@ -139,6 +140,21 @@ def test_a_decoder_of_its_own_is_installed_as_the_autoencoder(decoder, tmp_path)
         exported / "bsq_decoder" / file
     ).read_bytes()
     assert not (tmp_path / "scenes/bsq_decoder").exists()
+
+
+def test_unrounded_a_decoder_of_its_own_stands_for_the_autoencoder(decoder, tmp_path):
+    training, exported = decoder
+    states = tmp_path / "states"
+    training.save()
+    shutil.copytree(training.folder, states)
+    # the whole autoencoder's training, which is not what is installed
+    shutil.copy(training.checkpoint, states / "bsq_vae.training.safetensors")
+    installed = tmp_path / "installed"
+    shutil.copytree(exported / "bsq_decoder", installed / "bsq_vae")
+    assert write_unrounded(installed, states, tmp_path / "fp32") == ["bsq_decoder"]
+    found = load_vae(tmp_path / "fp32/bsq_vae").state_dict()
+    for name, value in training.average.items():
+        assert torch.equal(found[name.removeprefix("vae.")], value), name
 
 
 def test_a_decoder_for_other_bits_is_not_installed(decoder, tmp_path):
