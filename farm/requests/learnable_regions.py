@@ -60,6 +60,8 @@ class LearnableRegionsParameters(Strict):
     """Of the similarity to the text, in the final selection."""
     test_beta: Weight | None = None
     """Of the similarity to the source picture, in the final selection."""
+    test_gamma: Weight | None = None
+    """Of the inpainting model's own verdict, in the final selection; 0 does not ask it."""
     draw_box: bool | None = None
     """Give the input with all rendered regions drawn on it, too."""
     objective: Literal["expected", "gumbel", "reinforce"] | None = None
@@ -68,7 +70,10 @@ class LearnableRegionsParameters(Strict):
     sizes: Literal["trained", "untrained", "random", "argmin", "all"] | None = None
     """Who chooses each anchor's size; all but "trained" are there to compare with."""
     grounding: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of CLIP's relevance to the words in where anchors lie; the rest is DINO's attention."""
+    """Share of what the words point at in where anchors lie; the rest is DINO's attention."""
+    contrast: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Where words point: share of what inpainting sees otherwise under caption and target; the rest
+    is CLIP's relevance."""
     num_steps: Steps | None = None
     """Steps of a full render."""
     preview_steps: Steps | None = None

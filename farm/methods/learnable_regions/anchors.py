@@ -34,18 +34,19 @@ def saliency_map(
         grounding: the relevance's share.
         smoothing: deviation of a Gaussian, in cells.
     """
-    mixed = (1 - grounding) * _stretched(attention)
+    mixed = (1 - grounding) * stretched(attention)
     if relevance is not None:
         size = attention.shape[-2:]
         resized = F.interpolate(relevance[None, None], size, mode="bilinear")[0, 0]
-        mixed = mixed + grounding * _stretched(resized)
+        mixed = mixed + grounding * stretched(resized)
     radius = math.ceil(2 * smoothing)
     if radius > 0:
         mixed = _smoothed(mixed, smoothing, min(radius, *(n - 1 for n in mixed.shape)))
-    return _stretched(mixed)
+    return stretched(mixed)
 
 
-def _stretched(map_: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+def stretched(map_: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """The map with 0 as its least and 1 as its greatest number; a map of one number is 0."""
     low, high = map_.aminmax()
     return (map_ - low) / (high - low).clamp(min=torch.finfo(map_.dtype).tiny)
 

@@ -66,6 +66,20 @@ class AnalysisConfig(_Config):
     quirks: Quirks = Quirks()
 
 
+class ProbeConfig(_Config):
+    """How often the inpainting model is asked about a whole picture."""
+
+    levels: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.3, 0.45, 0.6, 0.75)
+    """Timesteps over the last one: how much noise is laid on them."""
+    noises: Count = 4
+    """Of each level."""
+
+    @property
+    def forwards(self) -> int:
+        """Of the UNet, for one prompt."""
+        return len(self.levels) * self.noises
+
+
 class AnchorConfig(_Config):
     """Where regions are centred and how large they may be."""
 
@@ -76,7 +90,12 @@ class AnchorConfig(_Config):
     """Deviation, in cells, of the Gaussian that saliency is smoothed with before its peaks count.
     """
     grounding: Share = 0.0
-    """Share of CLIP's relevance in the saliency."""
+    """Share of what the words point at in the saliency; the rest is DINO's attention."""
+    contrast: Share = 0.0
+    """Share of the inpainting model's contrast in what the words point at; the rest is CLIP's
+    relevance."""
+    probe: ProbeConfig = ProbeConfig()
+    """Of the contrast."""
     focus: Weight = 0.5
     """Deviation of the Gaussian, in cells, under which regions are compared with the saliency."""
     min_window_size: Positive = 4.0
@@ -196,6 +215,10 @@ class SelectionConfig(_Config):
     """Full renders of each region of the last rung, each from noise of its own."""
     test_alpha: Weight = 2.0
     test_beta: Weight = 1.0
+    test_gamma: Weight = 0.0
+    """Of the inpainting model's own verdict; 0 does not ask it."""
+    probe: ProbeConfig = ProbeConfig(levels=(0.2, 0.4, 0.6), noises=3)
+    """Of the verdict."""
     rule: Literal["cosine", "released"] = "cosine"
     """Cosines as they are; or through a softmax, among the three nearest to the text."""
     draw_box: bool = False
@@ -244,6 +267,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "window_step": ("search.anchors.window_step",),
     "aspect_ratios": ("search.anchors.aspect_ratios",),
     "grounding": ("search.anchors.grounding",),
+    "contrast": ("search.anchors.contrast",),
     "per_image_iteration": ("search.training.per_image_iteration",),
     "epochs": ("search.training.epochs",),
     "lr": ("search.training.lr",),
@@ -257,6 +281,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "draws": ("selection.draws",),
     "test_alpha": ("selection.test_alpha",),
     "test_beta": ("selection.test_beta",),
+    "test_gamma": ("selection.test_gamma",),
     "draw_box": ("selection.draw_box",),
     "sizes": ("search.chooser",),
     "preview_steps": ("search.preview_steps",),
@@ -304,8 +329,9 @@ def scenes() -> LearnableRegionsConfig:
             anchors=AnchorConfig(
                 point_number=4,
                 distance=1.0,
-                smoothing=2.5,
-                grounding=0.75,
+                smoothing=2.2,
+                grounding=0.9,
+                contrast=0.5,
                 min_window_size=2.5,
                 max_window_size=4.0,
                 window_step=0.5,
@@ -314,7 +340,7 @@ def scenes() -> LearnableRegionsConfig:
             render=RenderConfig(guidance_scale=4.0),
             preview_steps=5,
         ),
-        selection=SelectionConfig(rungs=((2, 20),)),
+        selection=SelectionConfig(rungs=((2, 20),), draws=2, test_gamma=10.0),
     )
 
 

@@ -18,6 +18,7 @@ from farm.methods.learnable_regions.search import build_easel
 from farm.methods.learnable_regions.searched import Search
 from farm.methods.learnable_regions.selection import choose, final_scores
 from farm.methods.learnable_regions.training import expected_loss
+from farm.methods.learnable_regions.verdict import verdicts
 from farm.methods.learnable_regions.work import Drawn, full_renders, plan_rungs, planned_work
 from farm.progress import Progress
 
@@ -33,12 +34,14 @@ class Candidate:
         steps: of its last drawing.
         score: of its last drawing.
         final: what the winner was chosen by; None where the region was dropped before.
+        verdict: the inpainting model's; None where it was not asked.
     """
 
     region: Region
     steps: int
     score: RegionScore
     final: float | None = None
+    verdict: float | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,13 @@ def edit(
             left = [replace(region, draw=n) for region in left for n in range(drawn.draws)]
         drawings = yield from halving.draw(left, steps)
         losses = {region: halving.candidates[region].score.loss for region in left}
-    return _finish(drawings, halving, search, config, drawn)
+    verdict = None
+    if config.selection.test_gamma > 0:
+        prompts = (search.state.source_embeds, search.state.embeds)
+        pictures = [easel.on_square(drawing) for drawing in drawings]
+        verdict = verdicts(pictures, prompts, client, config.selection.probe, seed=seed)
+        yield Progress(STAGE, total, total)
+    return _finish(drawings, halving, verdict, search, config, drawn)
 
 
 class _Halving:
@@ -177,6 +186,7 @@ def _loss(search: Search, region: Region) -> Float[Tensor, ""]:
 def _finish(
     drawings: Sequence[Drawing],
     halving: _Halving,
+    verdict: Float[Tensor, " drawings"] | None,
     search: Search,
     config: LearnableRegionsConfig,
     drawn: Drawn,
@@ -185,11 +195,12 @@ def _finish(
     finished = [halving.candidates[drawing.region] for drawing in drawings]
     text = torch.tensor([c.score.text for c in finished])
     similar = torch.tensor([c.score.image for c in finished])
-    winner = choose(text, similar, config.selection)
-    finals = final_scores(text, similar, config.selection).tolist()
+    winner = choose(text, similar, config.selection, verdict)
+    finals = final_scores(text, similar, config.selection, verdict).tolist()
+    said_of_each = [None] * len(finals) if verdict is None else verdict.tolist()
     rated = [
-        Candidate(c.region, c.steps, c.score, final)
-        for c, final in zip(finished, finals, strict=True)
+        Candidate(c.region, c.steps, c.score, final, said)
+        for c, final, said in zip(finished, finals, said_of_each, strict=True)
     ]
     order = sorted(range(len(rated)), key=lambda n: (n != winner, -finals[n]))
     dropped = [c for c in halving.candidates.values() if c not in finished]
@@ -229,6 +240,8 @@ def _figures(
     }
     if winner.final is not None:
         figures["final_score"] = winner.final
+    if winner.verdict is not None:
+        figures["verdict"] = winner.verdict
     table = search.state.table
     if table.isfinite().all():
         figures["expected_loss_before"] = expected_loss(search.before, table).item()

@@ -122,6 +122,7 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "text_similarity": score.text,
         "image_similarity": score.image,
         "final_score": candidate.final,
+        "verdict": candidate.verdict,
     }
 
 

@@ -25,9 +25,11 @@ from farm.methods.learnable_regions.boxes import (
     square_pixels,
 )
 from farm.methods.learnable_regions.config import LearnableRegionsConfig
+from farm.methods.learnable_regions.contrast import grounded, prompt_contrast
 from farm.methods.learnable_regions.needs import RegionBackbones
 from farm.methods.learnable_regions.plan import PromptPlan, region_spec
 from farm.methods.learnable_regions.searched import SearchState
+from farm.methods.learnable_regions.work import contrasts
 
 
 def lay_out(
@@ -36,8 +38,10 @@ def lay_out(
     prompts: PromptPlan,
     client: RegionBackbones,
     config: LearnableRegionsConfig,
+    *,
+    seed: int,
 ) -> SearchState:
-    """Anchors and boxes, with an empty table.
+    """Anchors and boxes, with an empty table; the seed is of the noise of the contrast.
 
     Raises:
         InvalidPromptError: to CLIP both prompts mean the same.
@@ -47,11 +51,18 @@ def lay_out(
     spec = region_spec(client.spec)
     target = client.score_text(prompts.target)
     direction = text_direction(analysis.text, target)
+    embeds = client.embed_prompt(prompts.target)
+    source_embeds = client.embed_prompt(prompts.source)
     relevance = None
     if anchors_config.grounding > 0:
         square, _ = scored_square(image, client, config.analysis)
         # D3: what makes the picture look like its caption and not like the target is replaced
         relevance = client.relevance(square, -direction)
+        contrast = None
+        if contrasts(anchors_config):  # D13
+            both = (source_embeds, embeds)
+            contrast = prompt_contrast(square, both, client, anchors_config.probe, seed=seed)
+        relevance = grounded(relevance, contrast, anchors_config.contrast)
     attention, grounding = mean_attention(analysis.attention), anchors_config.grounding
     saliency = saliency_map(attention, relevance, grounding, anchors_config.smoothing)
     focused = saliency_map(attention, relevance, grounding, anchors_config.focus)
@@ -75,7 +86,8 @@ def lay_out(
     boxes = torch.tensor(in_original(pixels.flatten(0, 1), placement)).view(cells.shape)
     return SearchState(
         target=target,
-        embeds=client.embed_prompt(prompts.target),
+        embeds=embeds,
+        source_embeds=source_embeds,
         uncond_embeds=client.embed_prompt(prompts.empty),
         saliency=saliency,
         anchors=anchors,

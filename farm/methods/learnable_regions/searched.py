@@ -22,6 +22,7 @@ class SearchState:
     Attributes:
         target: CLIP's embedding of the target prompt.
         embeds: the inpainting model's, of the target prompt.
+        source_embeds: of the caption.
         uncond_embeds: of the empty prompt.
         saliency: that anchors come from.
         anchors: row and column of each.
@@ -33,6 +34,7 @@ class SearchState:
 
     target: Float[Tensor, " embed"]
     embeds: Float[Tensor, "tokens width"]
+    source_embeds: Float[Tensor, "tokens width"]
     uncond_embeds: Float[Tensor, "tokens width"]
     saliency: Float[Tensor, "rows columns"]
     anchors: Int[Tensor, "anchors 2"]

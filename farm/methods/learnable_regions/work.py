@@ -3,7 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from farm.methods.learnable_regions.config import LearnableRegionsConfig, SearchConfig
+from farm.methods.learnable_regions.config import (
+    AnchorConfig,
+    LearnableRegionsConfig,
+    SearchConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ def needs_table(config: SearchConfig, *, has_start: bool) -> bool:
     return config.chooser == "argmin" or (trains(config, has_start=has_start) and by_table)
 
 
+def contrasts(config: AnchorConfig) -> bool:
+    """Whether the inpainting model is asked where the words point."""
+    return config.grounding > 0 and config.contrast > 0
+
+
 def plan_rungs(config: LearnableRegionsConfig, chosen: int) -> tuple[tuple[int, int], ...]:
     """(regions, steps) of each rung for so many different regions."""
     rungs: list[tuple[int, int]] = []
@@ -84,7 +93,7 @@ def planned_work(config: LearnableRegionsConfig, drawn: Drawn) -> dict[str, int]
         drawn: `most_drawn` before the edit; what the edit says afterwards is met exactly.
     """
     search, views = config.search, config.analysis.num_views
-    branches = 1 if search.render.guidance_scale == 1 else 2
+    branches = _branches(config)
     renders = drawn.previews + sum(count for count, _ in drawn.renders)
     steps = drawn.previews * search.preview_steps
     steps += sum(count * n for count, n in drawn.renders)
@@ -92,20 +101,40 @@ def planned_work(config: LearnableRegionsConfig, drawn: Drawn) -> dict[str, int]
     work = Counter(
         {
             "dino_forward": 1,
-            "text_forward": 2,
+            "text_forward": 3,
             "scorer_text_forward": 2,
             "scorer_forward": (1 + views) * (1 + renders) + grounded,
             "scorer_backward": int(grounded),
-            "vae_encode": drawn.table + drawn.prepared,
+            "vae_encode": drawn.table + drawn.prepared + _seen_as_a_whole(config, drawn),
             "vae_decode": renders,
-            "unet_forward": branches * steps,
+            "unet_forward": branches * steps + probes(config, drawn),
         }
     )
     return {name: amount for name, amount in work.items() if amount}
 
 
+def probes(config: LearnableRegionsConfig, drawn: Drawn) -> int:
+    """Forwards of the UNet that draw nothing: of the contrast, and of verdicts on results."""
+    anchors, selection = config.search.anchors, config.selection
+    found = 2 * anchors.probe.forwards if contrasts(anchors) else 0
+    if selection.test_gamma > 0:
+        found += 2 * selection.probe.forwards * drawn.renders[-1][0]
+    return found
+
+
+def _seen_as_a_whole(config: LearnableRegionsConfig, drawn: Drawn) -> int:
+    """Pictures that the probes look at, a grey one each time included."""
+    found = 2 if contrasts(config.search.anchors) else 0
+    if config.selection.test_gamma > 0:
+        found += drawn.renders[-1][0] + 1
+    return found
+
+
 def full_renders(config: LearnableRegionsConfig, drawn: Drawn) -> float:
-    """The work in full renders: previews count as their share of a full render's steps."""
-    previews = drawn.previews * config.search.preview_steps
-    full = config.selection.rungs[-1][1]
-    return (previews + sum(count * steps for count, steps in drawn.renders)) / full
+    """The work in full renders: all else counts by its share of a full render's forwards."""
+    full = _branches(config) * config.selection.rungs[-1][1]
+    return planned_work(config, drawn)["unet_forward"] / full
+
+
+def _branches(config: LearnableRegionsConfig) -> int:
+    return 1 if config.search.render.guidance_scale == 1 else 2

@@ -14,6 +14,17 @@ def test_text_counts_twice():
     assert choose(text, image, SelectionConfig(test_alpha=5.0)) == 0
 
 
+def test_the_verdict_is_added_with_its_weight():
+    text, image = torch.tensor([0.3, 0.3]), torch.tensor([0.5, 0.5])
+    verdict = torch.tensor([-0.1, 0.2])
+    config = SelectionConfig(test_gamma=3.0)
+    found = final_scores(text, image, config, verdict)
+    torch.testing.assert_close(found, torch.tensor([0.8, 1.7]))
+    assert choose(text, image, config, verdict) == 1
+    assert choose(text, image, config) == 0  # nobody was asked
+    assert choose(text, image, SelectionConfig(test_gamma=0.0), verdict) == 0
+
+
 def test_the_first_of_equals_wins():
     assert choose(torch.ones(3), torch.ones(3), OURS) == 0
     assert choose(torch.ones(5), torch.ones(5), RELEASED) == 0

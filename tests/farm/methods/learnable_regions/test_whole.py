@@ -64,6 +64,16 @@ CASES = {
     "gumbel": {"search__training__objective": "gumbel"},
     "reinforce": {"search__training__objective": "reinforce"},
     "ungrounded": {"search__anchors__grounding": 0.0},
+    "contrast": {"search__anchors__contrast": 0.5},
+    "contrast, of which nothing counts": {
+        "search__anchors__contrast": 0.5,
+        "search__anchors__grounding": 0.0,
+    },
+    "verdict": {"selection__test_gamma": 2.0, "selection__draws": 2},
+    "verdict without guidance": {
+        "selection__test_gamma": 2.0,
+        "search__render__guidance_scale": 1.0,
+    },
     "without guidance": {"search__render__guidance_scale": 1.0},
     "few at once": {"search__anchors__point_number": 5, "selection__rungs": ((3, 2),)},
     "three of each": {"selection__draws": 3, "selection__rungs": ((2, 2), (1, 3))},
