@@ -19,7 +19,13 @@ from farm.methods.learnable_regions.searched import Search
 from farm.methods.learnable_regions.selection import choose, final_scores
 from farm.methods.learnable_regions.training import expected_loss
 from farm.methods.learnable_regions.verdict import verdicts
-from farm.methods.learnable_regions.work import Drawn, full_renders, plan_rungs, planned_work
+from farm.methods.learnable_regions.work import (
+    Drawn,
+    asks_for_verdicts,
+    full_renders,
+    plan_rungs,
+    planned_work,
+)
 from farm.progress import Progress
 
 STAGE = "learnable_regions.editing"
@@ -135,7 +141,7 @@ def edit(
         drawings = yield from halving.draw(left, steps)
         losses = {region: halving.candidates[region].score.loss for region in left}
     verdict = None
-    if config.selection.test_gamma > 0:
+    if asks_for_verdicts(config.selection, drawn):
         prompts = (search.state.source_embeds, search.state.embeds)
         pictures = [easel.on_square(drawing) for drawing in drawings]
         verdict = verdicts(pictures, prompts, client, config.selection.probe, seed=seed)

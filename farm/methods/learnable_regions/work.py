@@ -7,6 +7,7 @@ from farm.methods.learnable_regions.config import (
     AnchorConfig,
     LearnableRegionsConfig,
     SearchConfig,
+    SelectionConfig,
 )
 
 
@@ -56,6 +57,11 @@ def needs_table(config: SearchConfig, *, has_start: bool) -> bool:
 def contrasts(config: AnchorConfig) -> bool:
     """Whether the inpainting model is asked where the words point."""
     return config.grounding > 0 and config.contrast > 0
+
+
+def asks_for_verdicts(config: SelectionConfig, drawn: Drawn) -> bool:
+    """Whether the inpainting model says which drawing wins; not where there is one alone."""
+    return config.test_gamma > 0 and drawn.renders[-1][0] > 1
 
 
 def plan_rungs(config: LearnableRegionsConfig, chosen: int) -> tuple[tuple[int, int], ...]:
@@ -117,7 +123,7 @@ def probes(config: LearnableRegionsConfig, drawn: Drawn) -> int:
     """Forwards of the UNet that draw nothing: of the contrast, and of verdicts on results."""
     anchors, selection = config.search.anchors, config.selection
     found = 2 * anchors.probe.forwards if contrasts(anchors) else 0
-    if selection.test_gamma > 0:
+    if asks_for_verdicts(selection, drawn):
         found += 2 * selection.probe.forwards * drawn.renders[-1][0]
     return found
 
@@ -125,7 +131,7 @@ def probes(config: LearnableRegionsConfig, drawn: Drawn) -> int:
 def _seen_as_a_whole(config: LearnableRegionsConfig, drawn: Drawn) -> int:
     """Pictures that the probes look at, a grey one each time included."""
     found = 2 if contrasts(config.search.anchors) else 0
-    if config.selection.test_gamma > 0:
+    if asks_for_verdicts(config.selection, drawn):
         found += drawn.renders[-1][0] + 1
     return found
 

@@ -70,8 +70,10 @@ CASES = {
         "search__anchors__grounding": 0.0,
     },
     "verdict": {"selection__test_gamma": 2.0, "selection__draws": 2},
+    "verdict on one drawing": {"selection__test_gamma": 2.0},
     "verdict without guidance": {
         "selection__test_gamma": 2.0,
+        "selection__draws": 2,
         "search__render__guidance_scale": 1.0,
     },
     "without guidance": {"search__render__guidance_scale": 1.0},
@@ -401,3 +403,32 @@ def test_keys_instead_of_tokens():
     image, _ = fit_to_model(picture(), 16, mode="pad")
     expected = client.dino(image, features="keys").features
     torch.testing.assert_close(found.analysis.features.flatten(1).T, expected)
+
+
+# Verdicts
+
+
+def test_a_verdict_decides_where_it_weighs_most():
+    """With a great weight the winner is the drawing with the best verdict, told in its figures."""
+    config = changed(
+        selection__test_gamma=100.0, selection__draws=3, selection__rungs=((2, 2), (2, 3))
+    )
+    found = whole(config).edit
+    said = [c.verdict for c in found.candidates if c.final is not None]
+    assert len(said) == 6
+    assert said == sorted(said, reverse=True)
+    assert found.figures["verdict"] == said[0]
+    assert len(set(said)) == 6
+
+
+def test_without_weight_nobody_is_asked(run):
+    assert all(candidate.verdict is None for candidate in run.edit.candidates)
+    assert "verdict" not in run.edit.figures
+
+
+def test_contrast_moves_where_anchors_lie(run):
+    contrasted = whole(changed(search__anchors__contrast=1.0))
+    assert not torch.equal(contrasted.search.state.saliency, run.search.state.saliency)
+    ungrounded = {"search__anchors__grounding": 0.0}
+    some, none = whole(changed(**ungrounded, search__anchors__contrast=1.0)), changed(**ungrounded)
+    assert torch.equal(some.search.state.saliency, whole(none).search.state.saliency)
