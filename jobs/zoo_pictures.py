@@ -5,11 +5,15 @@ editfarm zoo attention unet --seed 5 --output attention.png
 editfarm zoo curves out/zoo/unet.curve.jsonl --output curves.png
 """
 
+import io
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
 
 from farm.errors import InvalidRequestError
 from farm.images import encode_png
@@ -19,6 +23,7 @@ from farm.zoo.recipes.curves import read_curve
 from farm.zoo.weights import SCENES_FOLDER
 from jobs.console import say, write_file
 from jobs.curve_plot import plot_curves
+from jobs.palette_png import palette_png
 
 Output = Annotated[Path, typer.Option("--output", "--out", help="PNG file to write")]
 Seed = Annotated[int, typer.Option(min=0, help="held-out seed")]
@@ -44,8 +49,7 @@ def samples(
             picture = inpainting_grid(bench)
         else:
             picture = text_to_image_grid(bench, part, two_share=two_share)
-    write_file(output, encode_png(picture))
-    say(f"wrote {output}")
+    _write(output, picture)
 
 
 def attention(
@@ -56,8 +60,7 @@ def attention(
 ) -> None:
     """Light up where the words of the first 32 scenes of a seed look, not chosen."""
     check_part(networks, part)
-    write_file(output, encode_png(attention_grid(Bench(networks, seed=seed), part)))
-    say(f"wrote {output}")
+    _write(output, attention_grid(Bench(networks, seed=seed), part))
 
 
 def curves(
@@ -67,6 +70,11 @@ def curves(
     """Plot training curves that `editfarm zoo train` wrote beside its checkpoints."""
     named = [(path.name.removesuffix(".curve.jsonl"), read_curve(path)) for path in files]
     write_file(output, plot_curves(named))
+    say(f"wrote {output}")
+
+
+def _write(output: Path, picture: Float[Tensor, "3 height width"]) -> None:
+    write_file(output, palette_png(Image.open(io.BytesIO(encode_png(picture)))))
     say(f"wrote {output}")
 
 

@@ -1,6 +1,5 @@
 """Best, median and worst edits of an arm on one small picture: source, edit, truth."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +15,7 @@ from farm.zoo.evaluation import EditScore
 from jobs.evaluation.baselines import Drawn
 from jobs.evaluation.cases import Trial
 from jobs.evaluation.running import Outcome, Outcomes
+from jobs.palette_png import palette_png
 
 Scored = tuple[Trial, EditScore]
 PLACES = ("best", "median", "worst")
@@ -106,9 +106,7 @@ def _packed(sheet: Image.Image) -> bytes:
     """As PNG, with as many colours as fit."""
     data = b""
     for colours in _COLOURS:
-        buffer = io.BytesIO()
-        sheet.quantize(colours).save(buffer, "PNG", optimize=True)
-        data = buffer.getvalue()
+        data = palette_png(sheet, colours)
         if len(data) <= LARGEST:
             break
     return data
