@@ -54,7 +54,8 @@ docs: $(STAMP) ## all pages as a site that asks no other machine for anything, u
 
 coverage: $(STAMP) ## what the tests of one process reach; HTML under out/coverage
 	$(BIN)/python -m pytest -m "$(QUICK)" --cov --cov-report=term \
-	  --cov-report=html:out/coverage tests/farm tests/parity tests/jobs tests/serve
+	  --cov-report=html:out/coverage tests/farm tests/parity tests/actors tests/jobs tests/serve \
+	  tests/cluster tests/docs
 
 wheel: $(STAMP) ## dist/*.whl, with the scenes' weights and the commit it was built from
 	$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation --quiet -w dist .
