@@ -107,6 +107,38 @@ def test_when_all_replies_are_lost_nothing_is_taken_away(store):
     assert read_file(store, TARGET, record, "edited.png") == b"picture"
 
 
+def deleting(store, times):
+    """Somebody commits just before our put, and it is gone just after it, so many times."""
+    left = [times]
+
+    def appear(method, key):
+        if method == "put_if_absent" and key == commit_key(TARGET) and left[0] > 0:
+            left[0] -= 1
+            store.put(key, b"another's")
+
+    def disappear(method, key):
+        if (
+            method == "put_if_absent"
+            and key == commit_key(TARGET)
+            and store.get(key) == b"another's"
+        ):
+            store.delete(key)
+
+    return WrappedStore(store, before=appear, after=disappear)
+
+
+def test_a_commit_that_is_deleted_while_one_looks_is_put_again(store):
+    record = commit(deleting(store, times=2), TARGET, "u1", FILES)
+    assert record.won
+    assert read_commit(store, TARGET) == record
+
+
+def test_a_commit_that_appears_and_disappears_is_told(store):
+    with pytest.raises(StoreError, match="appears and disappears: see who deletes it"):
+        commit(deleting(store, times=3), TARGET, "u1", FILES)
+    assert read_commit(store, TARGET) is None
+
+
 def test_a_store_that_refuses_is_not_asked_again(store):
     asked = []
 
