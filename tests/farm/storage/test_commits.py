@@ -130,7 +130,10 @@ def deleting(store, times):
 def test_a_commit_that_is_deleted_while_one_looks_is_put_again(store):
     record = commit(deleting(store, times=2), TARGET, "u1", FILES)
     assert record.won
-    assert read_commit(store, TARGET) == record
+    assert read_file(store, TARGET, record, "edited.png") == b"picture"
+    kept = read_commit(store, TARGET)
+    assert kept is not None
+    assert kept.attempt == "u1"
 
 
 def test_a_commit_that_appears_and_disappears_is_told(store):
