@@ -7,7 +7,7 @@ again, with Ray's, which has the worker's traceback, as its cause.
 
 import asyncio
 import collections
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
 
 import ray
@@ -69,6 +69,22 @@ async def awaited(ref: Ref[T], patience: float | None = None) -> T:
         raise _too_late(patience) from error
     except RayError as error:
         raise unwrapped(error, patience) from error
+
+
+async def in_time(waiting: Awaitable[T], patience: float | None) -> T:
+    """What is awaited, which is cancelled when the time is up.
+
+    Args:
+        waiting: what gives the result.
+        patience: seconds to wait; for ever if None.
+
+    Raises:
+        UnavailableError: it did not come in time.
+    """
+    try:
+        return await asyncio.wait_for(waiting, patience)
+    except TimeoutError as error:
+        raise _too_late(patience) from error
 
 
 def results_of(refs: Sequence[Ref[T]], timeout: float | None = None) -> list[T]:

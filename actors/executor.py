@@ -8,7 +8,8 @@ from typing import Any
 
 import ray
 
-from actors.calls import Ref, awaited, result_of
+from actors.bundles import Bundles
+from actors.calls import Ref, awaited, in_time, result_of
 from actors.errand import Errand
 from actors.lanes import Outcome
 from actors.replicas import Choice, FixedReplicas, Replica, Replicas
@@ -57,6 +58,7 @@ class RemoteExecutor:
         self._chunk = chunk
         self._timeout = timeout
         self._pause = pause
+        self._bundles = Bundles(self._asked, chunk)
 
     def run_all(self, calls: Sequence[Call]) -> list[Answer]:
         """Answers in the order of the calls; all are sent before any answer is awaited.
@@ -75,13 +77,20 @@ class RemoteExecutor:
     async def answers(self, calls: Sequence[Call]) -> list[Answer]:
         """`run_all` for coroutines: many edits in one process, each waiting for its own answers.
 
+        What coroutines ask of one executor in one turn of their event loop goes in one message, as
+        far as it is of one key.
+
         Raises:
             FarmError: as `run_all`.
         """
         errand, deadline = Errand(calls, self._sender), self._deadline()
         while (answers := errand.answers()) is None:
-            sent = self._send(errand)
-            outcomes = await asyncio.gather(*[self._awaited(one, deadline) for one in sent])
+            chunks = list(errand.chunks(self._chunk))
+            left = _left(deadline)
+            outcomes = await asyncio.gather(
+                *[in_time(self._bundles.outcomes(calls, who), left) for _, calls, who in chunks]
+            )
+            outcomes = [(chunk[0], found) for chunk, found in zip(chunks, outcomes, strict=True)]
             pause, refusal = errand.take(outcomes)
             if refusal is not None:
                 _check(refusal, pause, deadline)
@@ -92,12 +101,15 @@ class RemoteExecutor:
         return None if self._timeout is None else time.monotonic() + self._timeout
 
     def _send(self, errand: Errand) -> list[_Sent]:
-        sent: list[_Sent] = []
-        for numbers, calls, sender in errand.chunks(self._chunk):
-            replica = self._choice.of(self._replicas.current())
-            replica.outstanding += len(calls)
-            sent.append(_Sent(numbers, replica, replica.handle.answer.remote(calls, sender)))
-        return sent
+        return [
+            self._message(numbers, calls, sender)
+            for numbers, calls, sender in errand.chunks(self._chunk)
+        ]
+
+    def _message(self, numbers: list[int], calls: Sequence[Call], sender: Sender) -> _Sent:
+        replica = self._choice.of(self._replicas.current())
+        replica.outstanding += len(calls)
+        return _Sent(numbers, replica, replica.handle.answer.remote(calls, sender))
 
     def _collected(
         self, sent: Sequence[_Sent], deadline: float | None
@@ -117,14 +129,17 @@ class RemoteExecutor:
                 ray.cancel(one.ref)
         return collected
 
-    async def _awaited(self, one: _Sent, deadline: float | None) -> tuple[list[int], list[Outcome]]:
+    async def _asked(self, calls: Sequence[Call], sender: Sender) -> list[Outcome]:
+        one = self._message(list(range(len(calls))), calls, sender)
         try:
-            outcomes = await awaited(one.ref, _left(deadline))
+            return await awaited(one.ref)
         except BackboneLostError as error:
-            outcomes = self._without(one, error)
+            return self._without(one, error)
+        except asyncio.CancelledError:
+            ray.cancel(one.ref)
+            raise
         finally:
             one.replica.outstanding -= len(one.numbers)
-        return one.numbers, outcomes
 
     def _without(self, one: _Sent, error: BackboneLostError) -> list[Outcome]:
         """What to do about a replica that is gone for good: ask another, or fail."""

@@ -1,5 +1,6 @@
 """A farm with a toy backbone in a process of its own: equal results, whatever happens to it."""
 
+import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -211,6 +212,31 @@ def test_a_queue_that_stays_full_is_an_error_in_the_end() -> None:
     backbone = FakeBackbone([QueueFullError("full")])
     with pytest.raises(QueueFullError):
         RemoteExecutor([backbone], timeout=0.01, pause=lambda _: None).run_all([echo(0)])
+
+
+def test_coroutines_that_ask_together_send_one_message() -> None:
+    """A full queue's refusals are asked again, each in its caller's own time."""
+    first = ToyHost("cpu").run_batch([echo(0)])[0]
+    backbone = FakeBackbone([first, QueueFullError("full"), QueueFullError("full")])
+    executor = RemoteExecutor([backbone])
+
+    async def ask_all() -> list[Any]:
+        return await asyncio.gather(*[executor.answers([echo(value)]) for value in range(3)])
+
+    answers = asyncio.run(ask_all())
+    assert [float(one.arrays["value"]) for (one,) in answers] == [0, 1, 2]
+    assert backbone.asked[0] == 3
+    assert sum(backbone.asked) == 5
+
+
+def test_a_coroutine_waits_no_longer_than_it_may(toy_farm: FarmSession, tmp_path: Path) -> None:
+    meeting = Meeting.at(tmp_path / "meeting")
+    hasty = RemoteExecutor(toy_farm.backbones, timeout=0.5)
+    with pytest.raises(UnavailableError, match=r"within 0\.5 s"):
+        asyncio.run(hasty.answers([echo(0, meet=str(meeting.folder))]))
+    meeting.release()
+    (answer,) = toy_farm.executor().run_all([echo(1)])
+    assert answer.arrays["value"] == 1
 
 
 def test_chunks_go_home_unless_another_has_much_less_to_do() -> None:
