@@ -193,16 +193,17 @@ class S3Store:
     def _put_on_condition(self, key: str, data: bytes, **condition: str) -> Version | None:
         where = self._where(key)
         with self._clear_errors("write", key):
-            for delay in (*self.conflict_delays, None):
+            delays = iter(self.conflict_delays)
+            while True:
                 try:
                     return self._client.put_object(Body=data, **where, **condition)["ETag"]
                 except ClientError as error:
                     if _code(error) in {"PreconditionFailed", "412", "NoSuchKey"}:
                         return None  # NoSuchKey: If-Match, and the object is gone
+                    delay = next(delays, None)
                     if _code(error) != "ConditionalRequestConflict" or delay is None:
                         raise
                 time.sleep(delay)
-        raise AssertionError("unreachable: the last round returns or raises")
 
     def _where(self, key: str) -> dict[str, str]:
         validate_key(key)

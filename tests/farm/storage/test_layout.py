@@ -21,6 +21,13 @@ def test_the_contract():
     )
     assert layout.jobs_prefix("acme") == "tenants/acme/jobs/"
     assert layout.job_file_key("acme", "j1", "truth/0") == "tenants/acme/jobs/j1/truth/0"
+    assert layout.inputs_prefix("acme") == "tenants/acme/inputs/"
+    assert layout.tenant_prefix("acme") == "tenants/acme/"
+    assert layout.quota_key("acme") == "tenants/acme/quota.json"
+    assert layout.online_key("acme", "keys", "k1") == "tenants/acme/online/keys/k1"
+    assert layout.online_prefix("acme", "keys") == "tenants/acme/online/keys/"
+    assert layout.pending_key("acme", "e1") == "online/pending/acme/e1"
+    assert layout.pending_prefix() == "online/pending/"
     assert layout.lease_key(stage) == "tenants/acme/stages/d1/lease.json"
     assert layout.checkpoint_key(stage, 7).startswith(layout.checkpoints_prefix(stage))
 

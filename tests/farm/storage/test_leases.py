@@ -6,7 +6,8 @@ import pytest
 from farm.errors import CorruptArtifactError, StoreError
 from farm.storage.layout import lease_key
 from farm.storage.leases import LeaseLostError, acquire
-from tests.farm.storage.fakes import FakeClock, LosesReplies, RefusesOwnSuccess
+from farm.storage.store import Version
+from tests.farm.storage.fakes import FakeClock, LosesReplies, RefusesOwnSuccess, WrappedStore
 
 TARGET = "tenants/acme/stages/d1"
 
@@ -126,6 +127,18 @@ def test_a_renewal_whose_reply_was_lost_is_not_a_loss(store, clock):
     assert lease.expires_at == clock.now + 10
     lease.release()
     assert acquire(store, TARGET, "berta", ttl=10.0, clock=clock).epoch == 2
+
+
+def test_a_renewal_that_is_always_refused_is_a_loss_in_the_end(store, clock):
+    """As by a server whose versions never match what it says they are."""
+
+    class NeverMatches(WrappedStore):
+        def put_if_match(self, key: str, data: bytes, version: Version) -> Version | None:
+            del key, data, version
+
+    lease = acquire(NeverMatches(store), TARGET, "anna", ttl=10.0, clock=clock)
+    with pytest.raises(LeaseLostError, match="renew more often"):
+        lease.renew()
 
 
 def test_what_is_no_lease_is_said_to_be_none(store, clock):

@@ -182,6 +182,45 @@ def test_a_directory_that_is_tidied_away_is_made_again(local_store, monkeypatch,
     assert local_store.get("a/b/c") == b"1"
 
 
+def test_a_directory_that_never_stays_is_an_error(local_store, monkeypatch):
+    mkdir = Path.mkdir
+
+    def mkdir_and_tidy(path, *arguments, **options):
+        mkdir(path, *arguments, **options)
+        if path.name == "b":
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", mkdir_and_tidy)
+    with pytest.raises(StoreError, match="disappears again and again"):
+        local_store.put("a/b/c", b"1")
+
+
+def test_an_object_that_is_deleted_while_they_are_listed_is_left_out(local_store, monkeypatch):
+    local_store.put("a/1", b"1")
+    local_store.put("a/2", b"22")
+    seen = local_store.entries("a/")
+    assert next(seen).key == "a/1"
+    names = type(local_store).list
+
+    def list_then_delete(store, prefix):
+        for key in names(store, prefix):
+            store.delete(key)
+            yield key
+
+    monkeypatch.setattr(type(local_store), "list", list_then_delete)
+    assert list(local_store.entries("a/")) == []
+
+
+def test_what_killed_writers_left_is_found_once_it_is_old(local_store):
+    assert local_store.leftovers(0.0) == []  # nobody has written: there is no such folder
+    local_store.put("k", b"1")
+    part = local_store.root / ".tmp" / "part"
+    part.write_bytes(b"half")
+    written = part.stat().st_mtime
+    assert local_store.leftovers(written) == []
+    assert local_store.leftovers(written + 1) == [part]
+
+
 def test_strange_files_are_not_listed(local_store):
     local_store.put("a/b", b"")
     (local_store.root / "a" / ".DS_Store").touch()

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,11 @@ def test_a_path_that_cannot_be_a_directory(tmp_path, path):
     (tmp_path / "file").touch()
     with pytest.raises(UnusableStoreError, match=r"(Not a|no) directory"):
         open_store(str(tmp_path / path))
+
+
+def test_s3_without_its_packages_says_what_to_install(monkeypatch):
+    for name in ("farm.storage.s3", "boto3.session"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "boto3", None)  # how Python marks what is not there
+    with pytest.raises(UnusableStoreError, match=r"needs boto3.*pip install 'editfarm\[s3\]'"):
+        open_store("s3://bucket/a")

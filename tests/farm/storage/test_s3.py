@@ -1,11 +1,17 @@
 """What only a server and the wire to it can do wrong."""
 
+import base64
+import json
 import pickle
 import socket
 from dataclasses import replace
+from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
 
 import boto3
 import pytest
+from botocore.response import StreamingBody
+from urllib3.exceptions import SSLError
 
 from farm.errors import StoreError
 from farm.storage.s3 import S3Store
@@ -120,6 +126,61 @@ def test_rights_that_lack(s3_store, wire):
     with pytest.raises(UnusableStoreError, match="PutObject, DeleteObject") as caught:
         check_writable(s3_store)
     assert not caught.value.retryable
+
+
+def test_rights_to_look_that_lack(s3_store, wire):
+    wire.faults += [("HEAD", answers("403 Forbidden", "AccessDenied"))]
+    with pytest.raises(StoreError, match="cannot read 'k'"):
+        s3_store.exists("k")
+
+
+def test_a_list_that_breaks_off_is_an_error_to_retry(s3_store, wire):
+    s3_store.put("k", b"1")
+    wire.faults += [("GET", breaks_off)] * 3  # the client asks three times by itself
+    with pytest.raises(StoreError, match="cannot list") as caught:
+        list(s3_store.list(""))
+    assert caught.value.retryable
+    assert list(s3_store.list("")) == ["k"]
+
+
+def test_a_line_that_breaks_below_the_sdk_is_an_error_to_retry(s3_store, monkeypatch):
+    """Of what urllib3 says while a body is read, botocore translates but a part."""
+
+    def read(*_arguments):
+        raise SSLError("bad record")
+
+    s3_store.put("k", b"1")
+    monkeypatch.setattr(StreamingBody, "read", read)
+    with pytest.raises(StoreError, match=r"cannot read 'k'.*bad record; try again") as caught:
+        s3_store.get("k")
+    assert caught.value.retryable
+
+
+def test_an_address_to_download_from(s3_store):
+    s3_store.put("k", b"as it is")
+    address = s3_store.presigned_get("k", 60, "edited.png")
+    with urlopen(address) as reply:
+        assert reply.read() == b"as it is"
+    query = parse_qs(urlsplit(address).query)
+    assert query["X-Amz-Expires"] == ["60"]
+    assert query["response-content-disposition"] == ['attachment; filename="edited.png"']
+
+
+def test_a_form_to_upload_with(s3_store):
+    form = s3_store.presigned_post("k", 60, 1000)
+    policy = json.loads(base64.b64decode(form["fields"]["policy"]))
+    assert ["content-length-range", 1, 1000] in policy["conditions"]
+    assert form["fields"]["key"] == f"{s3_store.prefix}/k"
+    assert form["url"].endswith(f"/{s3_store.bucket}")
+
+
+def test_without_an_endpoint_addresses_are_those_of_aws(s3_store):
+    """With the bucket in the host's name, as AWS wants it; signing asks nobody."""
+    store = S3Store("bucket", region="eu-west-1")
+    host = urlsplit(store.presigned_get("k", 60, "k")).hostname
+    assert host is not None
+    assert host.startswith("bucket.s3.")
+    assert host.endswith("amazonaws.com")
 
 
 def test_nobody_listens(s3_store, monkeypatch):
