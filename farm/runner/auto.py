@@ -53,8 +53,9 @@ CHEAP: Mapping[str, Mapping[str, Any]] = {
     "style_diffusion": {"training": "forced", "forced_steps": 2},
     # the analysis and the table of losses are those of the edit in full; one render in full
     "learnable_regions": {"sizes": "argmin", "finalists": 1, "draws": 1},
-    # codes and learned prompt are those of the edit in full
-    "edit_infinity": {"train_lora": False, "use_lora": False},
+    # codes and learned prompt are those of the edit in full; one drawing, as CLIP would rank too
+    # well what CLIP has chosen among several
+    "edit_infinity": {"train_lora": False, "use_lora": False, "candidates": 1},
 }
 """Parameters of a method's trial."""
 _STOPS = (EditCancelledError, BudgetExceededError)

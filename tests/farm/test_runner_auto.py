@@ -123,6 +123,18 @@ def test_weights_decide(models, host, chosen):
         assert told["tried"][told["chosen"]]["edit_id"] == told["edit_id"]
 
 
+def test_a_trial_draws_once_whatever_the_edit_does():
+    """CLIP ranks the trials; what CLIP has chosen among many drawings it would rank too well."""
+    settings = {"edit_infinity": {"candidates": 16}, "learnable_regions": {"draws": 3}}
+    run = asked(open_model_set("scenes"), settings=settings).method
+    trials = {one.method: one.trial.request.parameters for one in run.candidates}
+    fulls = {one.method: one.full.request.parameters for one in run.candidates}
+    assert trials["edit_infinity"].candidates == 1
+    assert (trials["learnable_regions"].finalists, trials["learnable_regions"].draws) == (1, 1)
+    assert fulls["edit_infinity"].candidates == 16
+    assert fulls["learnable_regions"].draws == 3
+
+
 def test_a_method_that_fails_leaves_the_choice_to_the_others(models, host, store):
     result = run_edit(asked(models, settings=SETTINGS), store, Failing(host, "inpainting"))
     told = told_of(store, result)

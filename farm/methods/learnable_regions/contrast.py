@@ -1,5 +1,7 @@
 """Where caption and target make the inpainting model see different things."""
 
+from collections.abc import Generator
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -9,6 +11,9 @@ from farm.methods.learnable_regions.anchors import stretched
 from farm.methods.learnable_regions.config import ProbeConfig
 from farm.methods.learnable_regions.needs import RegionBackbones
 from farm.methods.learnable_regions.probing import Embeds, noise_errors
+from farm.progress import Progress
+
+STAGE = "learnable_regions.contrast"
 
 
 def prompt_contrast(
@@ -18,7 +23,7 @@ def prompt_contrast(
     config: ProbeConfig,
     *,
     seed: int,
-) -> Float[Tensor, "latent latent"]:
+) -> Generator[Progress, None, Float[Tensor, "latent latent"]]:
     """How far apart the noises are that two prompts predict, by place; 0 to 1.
 
     The mask of DiffEdit (arXiv:2210.11427, §3.2, step 1) before its threshold. Each level is
@@ -30,8 +35,12 @@ def prompt_contrast(
         client: the frozen networks.
         config: levels, and noises of each.
         seed: of the noise.
+
+    Yields:
+        One `Progress` a lot of questions.
     """
-    ((caption, target),) = noise_errors([square], prompts, client, config, seed=seed)
+    errors = yield from noise_errors([square], prompts, client, config, seed=seed, stage=STAGE)
+    caption, target = errors[0]
     apart = (caption - target).abs().sum(dim=2).mean(dim=1)  # by level and place
     most = apart.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(apart.dtype).tiny)
     return (apart / most).mean(dim=0)

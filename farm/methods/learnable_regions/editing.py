@@ -144,8 +144,8 @@ def edit(
     if asks_for_verdicts(config.selection, drawn):
         prompts = (search.state.source_embeds, search.state.embeds)
         pictures = [easel.on_square(drawing) for drawing in drawings]
-        verdict = verdicts(pictures, prompts, client, config.selection.probe, seed=seed)
-        yield Progress(STAGE, total, total)
+        probe = config.selection.probe
+        verdict = yield from verdicts(pictures, prompts, client, probe, seed=seed)
     return _finish(drawings, halving, verdict, search, config, drawn)
 
 

@@ -1,5 +1,7 @@
 """What stage 2 knows before anything is drawn: where anchors are, and their boxes."""
 
+from collections.abc import Generator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,6 +32,7 @@ from farm.methods.learnable_regions.needs import RegionBackbones
 from farm.methods.learnable_regions.plan import PromptPlan, region_spec
 from farm.methods.learnable_regions.searched import SearchState
 from farm.methods.learnable_regions.work import contrasts
+from farm.progress import Progress
 
 
 def lay_out(
@@ -40,8 +43,11 @@ def lay_out(
     config: LearnableRegionsConfig,
     *,
     seed: int,
-) -> SearchState:
+) -> Generator[Progress, None, SearchState]:
     """Anchors and boxes, with an empty table; the seed is of the noise of the contrast.
+
+    Yields:
+        Where the contrast is asked for, one `Progress` a lot of its questions.
 
     Raises:
         InvalidPromptError: to CLIP both prompts mean the same.
@@ -61,7 +67,9 @@ def lay_out(
         contrast = None
         if contrasts(anchors_config):  # D13
             both = (source_embeds, embeds)
-            contrast = prompt_contrast(square, both, client, anchors_config.probe, seed=seed)
+            contrast = yield from prompt_contrast(
+                square, both, client, anchors_config.probe, seed=seed
+            )
         relevance = grounded(relevance, contrast, anchors_config.contrast)
     attention, grounding = mean_attention(analysis.attention), anchors_config.grounding
     saliency = saliency_map(attention, relevance, grounding, anchors_config.smoothing)

@@ -74,7 +74,7 @@ def tabulate(
     """
     state = checkpoint
     if state is None:
-        state = lay_out(image, analysis, prompts, client, config, seed=seed)
+        state = yield from lay_out(image, analysis, prompts, client, config, seed=seed)
     run = _Run(image, analysis, state, client, config, seed=seed, stage=TABLE_STAGE)
     if needs_table(config.search, has_start=has_start):
         yield from run.fill(_all_pairs(state.table))
@@ -116,7 +116,7 @@ def search(
     """
     state = checkpoint
     if state is None:
-        state = lay_out(image, analysis, prompts, client, config, seed=seed)
+        state = yield from lay_out(image, analysis, prompts, client, config, seed=seed)
     has_start = start is not None
     run = _Run(image, analysis, state, client, config, seed=seed, stage=STAGE, has_start=has_start)
     seen = region_features(analysis, state, config)

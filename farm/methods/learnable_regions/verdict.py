@@ -1,6 +1,6 @@
 """What the inpainting model says of finished pictures: is this what the target says?"""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -9,6 +9,9 @@ from torch import Tensor
 from farm.methods.learnable_regions.config import ProbeConfig
 from farm.methods.learnable_regions.needs import RegionBackbones
 from farm.methods.learnable_regions.probing import Embeds, noise_errors
+from farm.progress import Progress
+
+STAGE = "learnable_regions.verdict"
 
 
 def verdicts(
@@ -18,7 +21,7 @@ def verdicts(
     config: ProbeConfig,
     *,
     seed: int,
-) -> Float[Tensor, " pictures"]:
+) -> Generator[Progress, None, Float[Tensor, " pictures"]]:
     """How likely each picture is under the target, and how much likelier than under the caption.
 
     A diffusion model as a classifier (Li et al., arXiv:2303.16203, §3): under the words that a
@@ -32,8 +35,11 @@ def verdicts(
         client: the frozen networks.
         config: levels, and noises of each.
         seed: of the noise.
+
+    Yields:
+        One `Progress` a lot of questions.
     """
-    errors = noise_errors(pictures, prompts, client, config, seed=seed)
+    errors = yield from noise_errors(pictures, prompts, client, config, seed=seed, stage=STAGE)
     squares = errors.square().mean(dim=(3, 4, 5, 6)).clamp(min=torch.finfo(errors.dtype).tiny)
     caption, target = squares.log().mean(dim=2).unbind(1)
     return caption - 2 * target
