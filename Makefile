@@ -74,11 +74,35 @@ bench: $(STAMP) ## ratios and baselines; JSON under out/bench
 	set -e; for file in $(wildcard benchmarks/[a-z]*.py); do name=$$(basename $$file .py); \
 	  $(BIN)/python -m benchmarks.$$name --json out/bench/$$name.json; done
 
-quality: $(STAMP) ## held-out figures of definitions.md into out/quality, and docs/quality.md from them
+EVALUATE = $(BIN)/editfarm evaluate --seed 1 --store out/quality/store
+REGIONS = $(EVALUATE) --method learnable_regions --types shape,colour
+INFINITY = $(EVALUATE) --method edit_infinity
+DIFFUSION = $(EVALUATE) --method style_diffusion
+UNPROMPTED = train_textembedding=0,use_textembedding=0,use_concat_embedding=0
+HALF = $$(($(EDITS) / 2))
+
+quality: $(STAMP) ## all held-out figures into out/quality, some hours, and docs/quality.md from them
 	mkdir -p out/quality
-	$(BIN)/editfarm evaluate --method learnable_regions --method style_diffusion --method edit_infinity \
-	  --method auto --baselines --edits $(EDITS) --seed 1 --store out/quality/store \
+	$(EVALUATE) --method learnable_regions --method style_diffusion --method edit_infinity \
+	  --method auto --baselines --edits $(EDITS) \
 	  --pictures out/quality/pictures --json out/quality/all.json
+	$(DIFFUSION) --edits $(EDITS) --arm plain:learned=nothing --json out/quality/style_diffusion.json
+	$(DIFFUSION) --edits $(HALF) --arm forced:training=forced --arm polish:training=forced_polish \
+	  --arm direct:learned=direct --json out/quality/style_diffusion_training.json
+	$(INFINITY) --edits $(EDITS) --arm one:candidates=1 --arm three:train_textembedding_iter=3 \
+	  --json out/quality/edit_infinity.json
+	$(INFINITY) --edits $(HALF) --arm prompt:train_lora=0,use_lora=0 --arm lora:$(UNPROMPTED) \
+	  --arm none:$(UNPROMPTED),train_lora=0,use_lora=0 --arm ungrown:grow=0 \
+	  --arm paper-kernel:kernel=paper,grow=0 --arm decoded:paste_back=false \
+	  --arm reference:reference=true --json out/quality/edit_infinity_arms.json
+	$(REGIONS) --edits $(EDITS) --arm untrained:sizes=untrained --arm random:sizes=random \
+	  --arm argmin:sizes=argmin --json out/quality/learnable_regions.json
+	$(BIN)/python -m jobs.train_anchornet --edits 96 --steps 1000 --out out/anchornet
+	$(REGIONS) --edits $$(($(EDITS) / 4)) \
+	  --arm amortised:anchornet=out/anchornet/anchornet.safetensors,train=false \
+	  --arm exhaustive:sizes=all,finalists=100,draws=1 \
+	  --arm 'reference:reference=true,template="{}",num_steps=20,guidance_scale=4' \
+	  --json out/quality/learnable_regions_search.json
 	$(BIN)/editfarm zoo pie --folder out/quality/pie-scenes --edits 60 --seed 1
 	$(BIN)/editfarm evaluate --benchmark pie out/quality/pie-scenes --method style_diffusion \
 	  --baselines --store out/quality/store --json out/quality/pie_scenes.json

@@ -6,7 +6,6 @@ each of them would cost both processes some milliseconds, in which the network r
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from actors.lanes import Outcome
@@ -15,16 +14,6 @@ from farm.calls import Call
 
 Ask: TypeAlias = Callable[[Sequence[Call], Sender], Awaitable[list[Outcome]]]
 """Sends one message and awaits the outcomes of its calls, in their order."""
-
-
-@dataclass(eq=False)
-class _Bundle:
-    sender: Sender
-    calls: list[Call] = field(default_factory=list[Call])
-    riders: int = 0
-    """Who still awaits it."""
-    left: asyncio.Event = field(default_factory=asyncio.Event)
-    trip: "asyncio.Task[list[Outcome]] | None" = None
 
 
 class Bundles:
@@ -51,33 +40,37 @@ class Bundles:
         keys = {call.key for call in calls}
         if len(keys) != 1:
             return await self._ask(calls, sender)
-        loop = asyncio.get_running_loop()
-        where = (loop, sender, keys.pop())  # an executor may serve several loops
+        where = (asyncio.get_running_loop(), sender, keys.pop())  # an executor may serve several
         bundle = self._open.get(where)
-        if bundle is not None and len(bundle.calls) + len(calls) > self._most:
-            self._leave(where, bundle)
-            bundle = None
-        if bundle is None:
-            bundle = self._open[where] = _Bundle(sender)
-            loop.call_soon(self._leave, where, bundle)
+        if bundle is None or len(bundle.calls) + len(calls) > self._most:
+            bundle = self._open[where] = _Bundle(self, where, sender)
         start = len(bundle.calls)
         bundle.calls += calls
         bundle.riders += 1
         try:
-            await bundle.left.wait()
-            assert bundle.trip is not None
             outcomes = await asyncio.shield(bundle.trip)
         finally:
             bundle.riders -= 1
-            if bundle.trip is not None and not bundle.riders:
+            if not bundle.riders:
+                self.close(where, bundle)
                 bundle.trip.cancel()  # of no effect on one that is over
         return outcomes[start : start + len(calls)]
 
-    def _leave(self, where: Hashable, bundle: _Bundle) -> None:
-        """Send a bundle that has not left, unless nobody awaits it any more."""
-        if self._open.get(where) is not bundle:
-            return
-        del self._open[where]
-        if bundle.riders:
-            bundle.trip = asyncio.ensure_future(self._ask(bundle.calls, bundle.sender))
-            bundle.left.set()
+    async def leave(self, where: Hashable, bundle: "_Bundle", sender: Sender) -> list[Outcome]:
+        """Runs once this turn of the loop is over."""
+        self.close(where, bundle)
+        return await self._ask(bundle.calls, sender)
+
+    def close(self, where: Hashable, bundle: "_Bundle") -> None:
+        """Nobody gets in any more."""
+        if self._open.get(where) is bundle:
+            del self._open[where]
+
+
+class _Bundle:
+    """One message; `riders` await it."""
+
+    def __init__(self, bundles: Bundles, where: Hashable, sender: Sender) -> None:
+        self.calls: list[Call] = []
+        self.riders = 0
+        self.trip = asyncio.create_task(bundles.leave(where, self, sender))
