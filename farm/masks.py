@@ -54,6 +54,27 @@ def binarise_midpoint(
     return (above > below).to(score)
 
 
+def differing(
+    image: Float[Tensor, "channels height width"],
+    other: Float[Tensor, "channels height width"],
+    threshold: float,
+    window: int,
+) -> Float[Tensor, "1 height width"]:
+    """1 where two pictures in [0, 1] differ by more than `threshold`.
+
+    The difference is that of the channel that differs most, averaged over `window` pixels.
+
+    Args:
+        image: one.
+        other: the other.
+        threshold: of a picture's range.
+        window: side of the square of pixels, odd.
+    """
+    difference = (image - other).abs().amax(dim=0)[None]
+    mean = F.avg_pool2d(difference, window, 1, window // 2, count_include_pad=False)
+    return (mean > threshold).float()
+
+
 def dilate(
     mask: Float[Tensor, "*batch height width"], radius: int
 ) -> Float[Tensor, "*batch height width"]:

@@ -76,6 +76,8 @@ class EditInfinityParameters(Strict):
     """Of both trainings."""
     paste_back: bool | None = None
     """Keep the original's own pixels where nothing was to change."""
+    paste_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """And where the picture changed by no more than this, of 1."""
     attention_bias: bool | None = None
     """Keep the attention biases, which the released program drops."""
     save_every: Iterations | None = None

@@ -127,8 +127,7 @@ class EditInfinityRun:
         steps = self._session(bench).edit_stage(codes, region, prompt, lora)
         output = yield from framed(steps, self._in_original(bench))
         original, frame = bench.original.image, self._frame(bench.original)
-        paste = self.config.editing.paste_back
-        edited = restored(output, original, frame, paste_back=paste, stride=self.spec.stride)
+        edited = restored(output, original, frame, self.config.editing, stride=self.spec.stride)
         return Outputs(
             edited=edited,
             pictures=self._pictures(original, frame, codes, score, region) | _candidates(output),

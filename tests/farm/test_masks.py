@@ -14,6 +14,7 @@ from farm.masks import (
     boxes_to_masks,
     composite,
     decode_mask,
+    differing,
     dilate,
     feather,
     iou,
@@ -263,3 +264,15 @@ class TestDecodeMask:
     def test_errors_are_those_of_images(self):
         with pytest.raises(InvalidImageError, match="PNG, JPEG or WebP"):
             decode_mask(b"no mask")
+
+
+def test_pictures_differ_by_the_mean_of_the_channel_that_differs_most():
+    image = torch.zeros(3, 5, 5)
+    other = image.clone()
+    other[1, 0, 0] = 0.9
+    # three pixels wide: a corner has four neighbours, an edge six, the inside nine
+    assert differing(image, other, 0.16, 3)[0].nonzero().tolist() == [[0, 0]]
+    assert differing(image, other, 0.14, 3)[0].nonzero().tolist() == [[0, 0], [0, 1], [1, 0]]
+    assert differing(image, other, 0.09, 3).sum() == 4
+    assert differing(image, other, 0.5, 1)[0].nonzero().tolist() == [[0, 0]]  # each pixel alone
+    assert not differing(image, image, 0.0, 3).any()

@@ -101,6 +101,8 @@ class EditingConfig(_Config):
     """Drawings of the target, of which CLIP chooses one (D14)."""
     paste_back: bool = False
     """The original's own pixels where nothing was to change (PAPER.md D9)."""
+    paste_threshold: Share = 0.0
+    """And where the picture changed by no more than this (PAPER.md D15)."""
     plotted_mask: bool = False
     """Send an automatic mask through a plotted picture, as released (PAPER.md D6)."""
 
@@ -174,6 +176,7 @@ def reference_switches(config: EditInfinityConfig) -> EditInfinityConfig:
                     "candidates": 1,
                     "plotted_mask": True,
                     "paste_back": False,
+                    "paste_threshold": 0.0,
                 }
             ),
             "attention_bias": False,
@@ -208,6 +211,7 @@ def paper() -> EditInfinityConfig:
             top_p=0.97,  # spec §5.7
             candidates=1,  # D14
             paste_back=False,  # D9
+            paste_threshold=0.0,  # D15
         ),
     )
 
@@ -229,6 +233,7 @@ def scenes() -> EditInfinityConfig:
             grow=1.0,
             candidates=8,
             paste_back=True,
+            paste_threshold=0.12,
         ),
     )
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from farm.masks import dilate, feather
+from farm.masks import differing, dilate, feather
 from farm.methods.edit_infinity.choosing import Choice, Chooser, seeds_of
 from farm.methods.edit_infinity.client import Adapters, EditQuery, InfinityClient
 from farm.methods.edit_infinity.codes import SourceCodes
@@ -48,6 +48,7 @@ class EditOutput:
         image: the edited picture of the layout's size, in [0, 1].
         mask: where it may differ from the source at all, 0 or 1.
         figures: plain numbers about this edit.
+        source: the picture that the source's bits stand for.
         drawings: all of which one was chosen, of the layout's size.
         choice: which, and why; None where there was one alone.
     """
@@ -55,6 +56,7 @@ class EditOutput:
     image: Float[Tensor, "3 image_height image_width"]
     mask: Float[Tensor, "1 image_height image_width"]
     figures: dict[str, float]
+    source: Float[Tensor, "3 image_height image_width"]
     drawings: tuple[Float[Tensor, "3 image_height image_width"], ...] = ()
     choice: Choice | None = None
 
@@ -149,8 +151,8 @@ def restored(
     output: EditOutput,
     original: Float[Tensor, "3 height width"],
     frame: Frame,
+    config: EditingConfig,
     *,
-    paste_back: bool,
     stride: int,
 ) -> Float[Tensor, "3 height width"]:
     """The edited picture in the original, at the original's resolution.
@@ -159,15 +161,26 @@ def restored(
         output: of `edit`.
         original: as handed in.
         frame: what of it the layout shows.
-        paste_back: keep the original's own pixels where the source was to stay whole (D9); a soft
-            border of a latent cell hides what the autoencoder alone changes there.
+        config: whether the original's own pixels are kept where the source was to stay whole (D9);
+            a soft border of a latent cell hides what the autoencoder alone changes there. And how
+            much a pixel must have changed (D15).
         stride: pixels per latent cell.
     """
-    if not paste_back:
+    if not config.paste_back:
         return unfit(output.image, original, frame)
-    border = max(1, stride // 2)
-    mask = feather(dilate(output.mask, border), border)
+    mask = _softened(output.mask, max(1, stride // 2))
+    if config.paste_threshold > 0:
+        window = stride // 2 | 1
+        changed = differing(output.image, output.source, config.paste_threshold, window)
+        mask = mask * _softened(changed, max(1, stride // 8))
     return unfit(output.image, original, frame, mask)
+
+
+def _softened(
+    mask: Float[Tensor, "1 height width"], border: int
+) -> Float[Tensor, "1 height width"]:
+    """A mask that is whole where it was, and fades around."""
+    return feather(dilate(mask, border), border)
 
 
 def _output(
@@ -184,7 +197,7 @@ def _output(
         "kept_weight": region.weight.mean().item(),
         "change": (image - codes.image).square().mean().sqrt().item(),
     }
-    return EditOutput(image, mask, figures)
+    return EditOutput(image, mask, figures, codes.image)
 
 
 def _bits(packed: Tensor) -> Tensor:

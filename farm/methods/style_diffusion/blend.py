@@ -84,23 +84,6 @@ def holds(
     return (kept > threshold * greatest).float().mean(dim=(2, 3), keepdim=True) < _MOST
 
 
-def changed(
-    image: Float[Tensor, "3 image_height image_width"],
-    other: Float[Tensor, "3 image_height image_width"],
-    threshold: float,
-    cell: int,
-) -> Float[Tensor, "image_height image_width"]:
-    """1 where two pictures in [0, 1] differ by more than `threshold` (PAPER.md D12).
-
-    The difference is that of the channel that differs most, averaged over a little less than a
-    latent's `cell` of pixels.
-    """
-    width = max(1, cell // 2 * 2 - 1)
-    difference = (image - other).abs().amax(dim=0)[None]
-    mean = F.avg_pool2d(difference, width, 1, width // 2, count_include_pad=False)[0]
-    return (mean > threshold).float()
-
-
 def blend(
     latents: Float[Tensor, "2 channels height width"], mask: Bool[Tensor, "height width"]
 ) -> Float[Tensor, "2 channels height width"]:

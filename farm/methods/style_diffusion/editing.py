@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from farm.diffusion import DiffusionClient, EditNoise, EditQuery, SourceRow
-from farm.methods.style_diffusion.blend import blend, changed, holds, region, shield, widen
+from farm.masks import differing
+from farm.methods.style_diffusion.blend import blend, holds, region, shield, widen
 from farm.methods.style_diffusion.cells import EditCell
 from farm.methods.style_diffusion.conditions import conditions_of, learned_values
 from farm.methods.style_diffusion.config import EditingConfig
@@ -251,8 +252,9 @@ def _output(
     size = (image.shape[-2], image.shape[-1])
     mask = None if step.mask is None else _enlarge(step.mask.float(), size, "nearest")
     if mask is not None and step.mask is not None and cell.config.paste_threshold > 0:
-        width = size[0] // step.mask.shape[0]
-        mask = mask * changed(image, reconstruction, cell.config.paste_threshold, width)
+        # a little less than a latent's cell of pixels (D12)
+        window = max(1, size[0] // step.mask.shape[0] // 2 * 2 - 1)
+        mask = mask * differing(image, reconstruction, cell.config.paste_threshold, window)[0]
     source, target = step.latents
     figures = {
         "latent_change": (target - source).square().mean().sqrt().item(),

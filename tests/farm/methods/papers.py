@@ -9,6 +9,7 @@ from types import ModuleType
 TESTS = Path(__file__).parents[2]
 _SHARED = (
     TESTS / "parity",
+    TESTS / "farm",
     *(TESTS / "farm" / name for name in ("losses", "backbones", "samplers")),
 )
 """Where tests of a paper may lie besides those of its method."""

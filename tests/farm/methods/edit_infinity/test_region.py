@@ -156,13 +156,31 @@ def test_untouched_pixels_are_the_originals_own():
     original = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(1, 64, 64)
     mask[:, 24:40, 24:40] = 1
-    output = EditOutput(torch.ones(3, 64, 64), mask, {})
+    output = EditOutput(torch.ones(3, 64, 64), mask, {}, torch.zeros(3, 64, 64))
     frame = frame_of(64, 64, (64, 64))
-    pasted = restored(output, original, frame, paste_back=True, stride=8)
+    pasted = restored(output, original, frame, EditingConfig(paste_back=True), stride=8)
     changed = (pasted != original).any(0)
     assert not changed[:16].any()
     assert not changed[:, 48:].any()
     assert pasted[:, 26:38, 26:38].min() > 0.99
     assert pasted[:, 24:40, 24:40].min() > 0.95  # a disc is short of the square's corners
-    plain = restored(output, original, frame, paste_back=False, stride=8)
+    plain = restored(output, original, frame, EditingConfig(), stride=8)
     assert torch.equal(plain, output.image)
+
+
+def test_pixels_in_the_region_that_did_not_change_are_the_originals_own():
+    original = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    source = torch.full((3, 64, 64), 0.5)
+    image = source + 0.1  # as the autoencoder's bits may waver
+    image[:, 20:40, 20:40] = 1
+    output = EditOutput(image, torch.ones(1, 64, 64), {}, source)
+    frame = frame_of(64, 64, (64, 64))
+    config = EditingConfig(paste_back=True, paste_threshold=0.12)
+    pasted = restored(output, original, frame, config, stride=8)
+    own = (pasted == original).all(0)
+    reach = 2 + 2  # half a window of 5, then the soft border on both its sides
+    assert own[: 20 - reach].all()
+    assert own[:, 40 + reach :].all()
+    torch.testing.assert_close(pasted[:, 20:40, 20:40], image[:, 20:40, 20:40])
+    everything = EditingConfig(paste_back=True, paste_threshold=0.05)
+    torch.testing.assert_close(restored(output, original, frame, everything, stride=8), image)

@@ -3,7 +3,6 @@ import torch
 from farm.methods.style_diffusion.blend import (
     blend,
     blend_active,
-    changed,
     holds,
     region,
     shield,
@@ -107,15 +106,3 @@ def test_a_word_holds_its_place_if_it_is_looked_at_in_less_than_half():
     ground[0, 0] = 0.2
     assert holds(torch.stack([thing, ground]), 0.3).flatten().tolist() == [True, False]
     assert holds(ground[None] * 0, 0.3).all()  # looked at nowhere: there is nothing to hold
-
-
-def test_changed_is_the_mean_difference_of_the_channel_that_differs_most():
-    image = torch.zeros(3, 5, 5)
-    other = image.clone()
-    other[1, 0, 0] = 0.9
-    # three pixels wide: a corner has four neighbours, an edge six, the inside nine
-    assert changed(image, other, 0.16, 4).nonzero().tolist() == [[0, 0]]
-    assert changed(image, other, 0.14, 4).nonzero().tolist() == [[0, 0], [0, 1], [1, 0]]
-    assert changed(image, other, 0.09, 4).sum() == 4
-    assert changed(image, other, 0.5, 1).nonzero().tolist() == [[0, 0]]  # each pixel alone
-    assert not changed(image, image, 0.0, 4).any()
