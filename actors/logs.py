@@ -16,7 +16,7 @@ from typing import Any
 
 VARIABLE = "EDITFARM_LOG"
 _FORM = "json"
-_OURS = ("farm", "actors", "serve", "jobs")
+_OURS = ("farm", "actors", "serve", "jobs", "editfarm")
 
 _edit: contextvars.ContextVar[tuple[str, str] | None] = contextvars.ContextVar("edit", default=None)
 

@@ -36,7 +36,6 @@ from benchmarks.loads.serve_clients import (
     listen,
     one_by_one,
     scenes,
-    spread,
     submit,
 )
 from farm.errors import EditFailedError
@@ -55,6 +54,7 @@ from serve.limits import RequestLimits, TenantLimits
 from serve.ray_farm import ray_farm
 from serve.records import Priority, new_id
 from serve.settings import Settings
+from serve.tuning import tune_serve
 
 Figures = dict[str, Any]
 
@@ -160,19 +160,25 @@ async def ready_client(
 
 
 async def at_the_door(
-    url: str, keys: Mapping[str, str], seconds: float, clients: int, listeners: int
+    url: str,
+    keys: Mapping[str, str],
+    raw: Callable[[int], tuple[float, float]],
+    *,
+    seconds: float,
+    clients: int,
+    listeners: int,
 ) -> Figures:
     """All figures of the trivial op, one after the other."""
     async with ready_client(url, keys["load"], listeners + clients + 8) as client:
         for seed in range(10):
             await submit(client, _ENDS_AT_ONCE + seed)  # whatever is slow the first time
-        alone = await one_by_one(client, 200, 10**6)
+        alone = await one_by_one(client, 200, 10**6, raw)
         name = (await submit(client, 0)).json()["id"]
         heard = await listen(client, listeners, name)
         flooded = await flood(client, seconds, clients, keys["load"], 0)
         bounded = await flood(client, _BOUNDED_SECONDS, clients, keys["bounded"], 10**8)
         behind = {
-            "one_by_one": await one_by_one(client, 200, _TAKES_A_SECOND),
+            "one_by_one": await one_by_one(client, 200, _TAKES_A_SECOND, raw),
             "flood": await flood(client, seconds, clients, keys["load"], _TAKES_A_SECOND + 10**6),
         }
     return {
@@ -196,12 +202,14 @@ def lost(store: str, tenant: str, accepted: list[str]) -> int:
     return sum(ledger.read(tenant, name) is None for name in accepted)
 
 
-def trivial_figures(settings: Settings, keys: Mapping[str, str], **amounts: Any) -> Figures:
+def trivial_figures(
+    settings: Settings, keys: Mapping[str, str], folder: Path, **amounts: Any
+) -> Figures:
     """The door alone; `amounts` are those of `at_the_door`."""
     port = free_port()
     with served(settings, "127.0.0.1", port, trivial_farm):
         url = f"http://127.0.0.1:{port}"
-        figures = asyncio.run(at_the_door(url, keys, **amounts))
+        figures = asyncio.run(at_the_door(url, keys, without_http(folder), **amounts))
     floods = (figures["flood"], "load"), (figures["bounded"], "bounded")
     for flooded, tenant in (*floods, (figures["behind_seconds"]["flood"], "load")):
         flooded["lost"] = lost(settings.store, tenant, flooded.pop("accepted"))
@@ -215,33 +223,33 @@ def scenes_figures(settings: Settings, key: str, edits: int) -> Figures:
         return asyncio.run(with_scenes(f"http://127.0.0.1:{port}", key, edits))
 
 
-def overhead(alone: Figures, raw: Figures) -> Figures:
+def overhead(found: Figures) -> Figures:
     """Milliseconds that HTTP, proxy, replica and dispatcher add to what is done anyway."""
     return {
         name: {
-            share: round(alone[name][share] - raw[name][share], 2) for share in ("p50_ms", "p99_ms")
+            share: round(found[name][share] - found["raw"][name][share], 2)
+            for share in ("p50_ms", "p99_ms")
         }
         for name in ("submit", "status")
     }
 
 
-def raw_milliseconds(folder: Path, count: int = 200) -> Figures:
-    """What is done without HTTP: an edit checked and written in three durable writes; one read."""
+def without_http(folder: Path) -> Callable[[int], tuple[float, float]]:
+    """Checks an edit and writes it in three durable writes, and reads it: seconds of both."""
     ledger = Ledger(open_store(str(folder / "raw")))
     intake = Intake(ledger.store, open_model_set("scenes"), RequestLimits(), {})
-    submits: list[float] = []
-    looks: list[float] = []
-    for seed in range(count):
+
+    def once(seed: int) -> tuple[float, float]:
         fields = {**FORM, "parameters": json.loads(FORM["parameters"]), "seed": seed}
         submission = Submission(fields, PICTURE)
         started = time.perf_counter()
         record = new_record("load", new_id("e"), submission, intake.check("load", submission))
         ledger.accept(record, PICTURE, None)
-        submits.append(time.perf_counter() - started)
-        started = time.perf_counter()
+        written = time.perf_counter()
         ledger.read("load", record.id)
-        looks.append(time.perf_counter() - started)
-    return {"submit": spread(submits), "status": spread(looks)}
+        return written - started, time.perf_counter() - written
+
+    return once
 
 
 @app.command(cls=FarmCommand)
@@ -258,6 +266,7 @@ def serve_load(
     """Measure the HTTP side: on a farm that runs nothing, and on the scenes'."""
     if json_file is not None:
         check_file(json_file)
+    tune_serve()
     if haproxy:  # before Ray starts, for all its processes
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
         os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "0"
@@ -271,11 +280,10 @@ def serve_load(
         say(f"starting Serve with {'HAProxy' if haproxy else 'its own proxy'}")
         if op is not Op.SCENES:
             amounts = {"seconds": seconds, "clients": clients, "listeners": listeners}
-            raw = raw_milliseconds(folder)
-            found = trivial_figures(settings, keys, **amounts)
+            found = trivial_figures(settings, keys, folder, **amounts)
             behind = found["behind_seconds"]
-            behind["overhead"] = overhead(behind["one_by_one"], raw)
-            figures |= {"raw": raw, **found, "overhead": overhead(found["one_by_one"], raw)}
+            behind["overhead"] = overhead(behind["one_by_one"])
+            figures |= {**found, "overhead": overhead(found["one_by_one"])}
         if op is not Op.TRIVIAL:
             real = settings.model_copy(update={"store": str(folder / "scenes")})
             figures["scenes"] = scenes_figures(real, keys["load"], edits)

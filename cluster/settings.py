@@ -65,9 +65,17 @@ class Settings(BaseModel):
 SETTINGS = Settings()
 
 
+SERVE_LOOPS = {
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+}
+"""One event loop in a replica of Serve's instead of three: nothing of ours holds a loop up, and
+every request and answer would change threads on its way (docs/performance.md)."""
+
+
 def environment() -> dict[str, str]:
     """Variables of every process of the farm, wherever it runs. No secret is among them."""
-    return {
+    return SERVE_LOOPS | {
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
         "EDITFARM_LOG": "json",

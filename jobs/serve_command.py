@@ -29,6 +29,7 @@ from serve.gate import check_listening, is_loopback
 from serve.keys import read_keys
 from serve.settings import Settings
 from serve.studio.deployment import StudioSettings, build_studio, check_gradio, has_gradio
+from serve.tuning import tune_serve
 
 app = command_app()
 
@@ -81,6 +82,7 @@ def serve(
         max_in_flight=max_in_flight,
         replicas=replicas,
     )
+    tune_serve()
     say("starting Ray and Serve")
     with local_ray(), _key_to_ray() as watch:
         ray_serve.start(http_options={"host": host, "port": port})

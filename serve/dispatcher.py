@@ -85,6 +85,7 @@ class Dispatcher:
         self._pace, self._looks = Pace(), Looks()
         self._snapshot: tuple[float, Snapshot] = (-1.0, Snapshot())
         self._counted: set[str] = set()
+        self._closing = False
         self._ends: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
         self._attempts = Attempts(
             ledger, farm, intake, self._threads, self._stopping, options.max_seconds
@@ -98,6 +99,7 @@ class Dispatcher:
 
     async def close(self) -> None:
         """End all tasks; edits that run are left to the next dispatcher."""
+        self._closing = True
         await self._jobs.close()
         tasks = [*self._background, *self._running.values()]
         for task in tasks:
@@ -190,7 +192,7 @@ class Dispatcher:
             self._fill()
 
     def _fill(self) -> None:
-        while len(self._running) < self._options.max_in_flight:
+        while not self._closing and len(self._running) < self._options.max_in_flight:
             waiting = self._queue.pop(self._may_start)
             if waiting is None:
                 return

@@ -15,6 +15,7 @@ from serve.deployment import build
 from serve.settings import Settings
 from serve.studio.deployment import StudioSettings, build_studio
 from serve.studio.panels import ROOT
+from serve.tuning import tune_serve
 from tests.rays import own_ray
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ def served(
 ) -> Iterator[httpx2.Client]:
     """A client of the application, which is ready; nothing of it is left afterwards."""
     port = free_port()
+    tune_serve()
     with own_ray(num_cpus=num_cpus):
         ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
         try:

@@ -64,6 +64,16 @@ async def test_what_was_accepted_before_everything_stopped_is_done_afterwards(se
         assert list(farm.services.ledger.pending()) == []
 
 
+async def test_nothing_is_begun_by_a_dispatcher_that_closes(settings, host, caplog):
+    one_at_once = settings.model_copy(update={"max_in_flight": 1})
+    async with opened(one_at_once, host, farm=Stuck(host, store_of(settings))) as farm:
+        names = [(await farm.submit(seed=seed)).json()["id"] for seed in range(3)]
+        await until(lambda: getattr(farm.dispatcher._farm, "begun", False))
+    states = [farm.services.ledger.read("default", name).state for name in names]
+    assert sorted(states) == ["queued", "queued", "running"]
+    assert not [record for record in caplog.records if record.name == "editfarm.serve"]
+
+
 async def test_two_dispatchers_at_once_commit_each_edit_once(settings, host):
     async with opened(settings, host) as one, opened(settings, host) as two:
         names = [(await one.submit(seed=seed)).json()["id"] for seed in range(4)]

@@ -1,10 +1,17 @@
 """The whole of it on Ray Serve: real HTTP, real processes, and kills of each of them."""
 
 import base64
+import contextlib
 import json
+import pickle
+from pathlib import Path
 
+import grpc
 import openai
+import psutil
 import pytest
+from ray.serve.generated.serve_pb2 import ASGIRequest
+from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
 
 from farm.images import decode_image
 from serve.settings import Settings
@@ -112,11 +119,38 @@ def test_nobody_elses_name_is_served(client):
     assert client.get("/v1/edits", headers={"Host": "evil.example"}).status_code == 421
 
 
+class Forged:
+    """Pickled bytes that do something to whoever unpickles them."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_no_replica_unpickles_what_strangers_send(client, tmp_path):
+    """Serve's servers between deployments listen on all interfaces: Ray's token guards them."""
+    ran = tmp_path / "ran"
+    request = ASGIRequest(pickled_request_metadata=pickle.dumps(Forged(ran)))
+    asked = 0
+    for title in ("ServeReplica:editfarm:http", "ServeReplica:editfarm:dispatcher"):
+        for found in process(title).net_connections("tcp"):
+            if found.status == psutil.CONN_LISTEN:
+                channel = grpc.insecure_channel(f"127.0.0.1:{found.laddr.port}")
+                with channel, contextlib.suppress(grpc.RpcError):
+                    ASGIServiceStub(channel).HandleRequest(request, timeout=10)
+                asked += 1
+    assert asked >= 2
+    assert not ran.exists()
+
+
 @pytest.mark.parametrize(
     ("title", "first"),
     [
         ("ServeReplica:editfarm:http", 100),
         pytest.param("ServeReplica:editfarm:dispatcher", 200, marks=pytest.mark.chaos),
+        ("DispatcherShell", 400),
         pytest.param("ServeController", 300, marks=pytest.mark.chaos),
     ],
 )
