@@ -20,6 +20,8 @@ _MASK_SIDE = 16
 
 @dataclass(frozen=True)
 class FeaturePool:
+    name: str
+    """Of what it holds."""
     scenes: Scenes
     features: Float[Tensor, "scenes bits height width"]
     """Before quantisation, fp16: noise is repaired from these."""
@@ -35,7 +37,7 @@ def feature_pool(folder: Path, count: int, cache: Path, *, two_share: float) -> 
         cache / f"features-{digest}.safetensors", lambda: _encode(folder, count, two_share)
     )
     scenes = Scenes(**{f.name: tensors[f.name] for f in fields(Scenes)})
-    return FeaturePool(scenes, tensors["features"], tensors["masks"])
+    return FeaturePool(digest, scenes, tensors["features"], tensors["masks"])
 
 
 @torch.no_grad()

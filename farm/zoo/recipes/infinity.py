@@ -16,7 +16,12 @@ from farm.backbones.infinity.generation import Guidance, generate
 from farm.backbones.infinity.loading import load_transformer, load_vae
 from farm.backbones.infinity.loss import bit_loss
 from farm.backbones.infinity.networks import TEXT, TRANSFORMER, VAE, load_text_encoder, spec_of
-from farm.backbones.infinity.quantiser import quantise, teacher_inputs, teacher_targets
+from farm.backbones.infinity.quantiser import (
+    Quantised,
+    quantise,
+    teacher_inputs,
+    teacher_targets,
+)
 from farm.backbones.infinity.sampling import Filter, KeyedNoise
 from farm.backbones.infinity.schedules import Schedule
 from farm.backbones.infinity.spec import InfinitySpec
@@ -28,6 +33,7 @@ from farm.zoo.recipes.bsq_vae import SIDES, scenes_grids, scenes_schedule
 from farm.zoo.recipes.feature_pool import FeaturePool, feature_pool
 from farm.zoo.recipes.grounding import grounding_loss
 from farm.zoo.recipes.infinity_weights import initialise
+from farm.zoo.recipes.splices import OldScenes, draw_weights, old_scenes, spliced
 from farm.zoo.recipes.t5 import INSTRUCTION, TEXT_ROWS, padded, scenes_text_tokenizer
 from farm.zoo.recipes.word_sets import word_sets
 from farm.zoo.scenes.captions import caption, varied_caption
@@ -42,6 +48,8 @@ _INSTRUCTED, _LEARNED_ROWS = 0.25, 20
 of zeros. A network that never saw these takes them for a text of another kind."""
 _FLIPS = 30
 """Highest share of a scale's bits that are flipped in what later scales see, in hundredths."""
+_SPLICED = 0.5
+"""Share of histories that keep another picture outside a region, as edits do."""
 _SMALLEST_MAP = 16  # 4x4: below that a cell holds object and background alike
 
 
@@ -97,6 +105,7 @@ class InfinityRecipe:
         networks: where the finished autoencoder, text encoder and judge are.
         cache: where encoded pictures are kept.
         pool: training scenes that are encoded.
+        pairs: how many of these are encoded as they were before one thing changed, too.
         two_share: share of scenes with two objects.
         grounding: weight of the grounding loss, which uses the scenes' true masks; 0 trains the
             ungrounded control.
@@ -112,7 +121,8 @@ class InfinityRecipe:
         start_from: Path | None = None,
         networks: Path = Path("out/zoo/export"),
         cache: Path = Path("out/zoo/cache"),
-        pool: int = 30_000,
+        pool: int = 60_000,
+        pairs: int = 24_000,
         two_share: float = 0.4,
         grounding: float = 0.05,
         sides: tuple[int, ...] = SIDES,
@@ -124,12 +134,19 @@ class InfinityRecipe:
         self.vae = load_vae(networks / VAE)
         self.schedule = scenes_schedule(self.vae.config, sides)
         self.tokenizer: TextTokenizer = scenes_text_tokenizer()
-        self._read_pool = lambda: feature_pool(networks / VAE, pool, cache, two_share=two_share)
+        self.cache, self.pool_size, self.two_share, self.pairs = cache, pool, two_share, pairs
 
     @cached_property
     def pool(self) -> FeaturePool:
         """Encoded when first needed: sampling and evaluation do without."""
-        return self._read_pool()
+        folder = self.networks / VAE
+        return feature_pool(folder, self.pool_size, self.cache, two_share=self.two_share)
+
+    @cached_property
+    def before(self) -> OldScenes:
+        """What the pool's first scenes were before one thing changed."""
+        some = self.pool.scenes[slice(0, self.pairs)]
+        return old_scenes(self.networks / VAE, some, self.cache, self.pool.name)
 
     def build(self) -> nn.Module:
         if self.start_from is not None:
@@ -145,11 +162,12 @@ class InfinityRecipe:
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         del step
         rows = torch.randint(len(self.pool.scenes), (batch_size,), generator=generator)
+        edited = torch.rand(batch_size, generator=generator) < _SPLICED
+        rows = torch.where(edited, rows % len(self.before.regions), rows)
         texts, orders = self._captions(rows, generator)
         dropped = torch.rand(batch_size, generator=generator) < _DROP
         text, present = self._rows(texts, dropped, generator)
-        flips = self._flips(batch_size, generator)
-        noisy = quantise(self.pool.features[rows].float(), self.schedule, flips)
+        noisy = self._history(rows, edited, generator)
         sets, tags = word_sets(self.tokenizer, texts, orders, text.shape[1])
         watched = sets if self.grounding > 0 else None
         inputs = teacher_inputs(noisy, self.schedule)
@@ -254,6 +272,21 @@ class InfinityRecipe:
             shape = (batch, self.vae.config.bits, height, width)
             flips.append(torch.rand(shape, generator=generator) < rate)
         return flips
+
+    def _history(
+        self,
+        rows: Int[Tensor, " batch"],
+        edited: Bool[Tensor, " batch"],
+        generator: torch.Generator,
+    ) -> Quantised:
+        """The scenes' bits, some as they are while another picture is kept around them."""
+        new, flips = self.pool.features[rows].float(), self._flips(len(rows), generator)
+        old, regions = (
+            tensor[rows % len(tensor)].float()
+            for tensor in (self.before.features, self.before.regions)
+        )
+        weight = draw_weights(regions, self.schedule.latent_size, generator)
+        return spliced(new, old, weight * edited[:, None, None, None], self.schedule, flips)
 
     def _grounding(
         self,
