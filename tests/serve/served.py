@@ -4,7 +4,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 import psutil
@@ -17,8 +17,12 @@ from serve.studio.deployment import StudioSettings, build_studio
 from serve.studio.panels import ROOT
 from serve.tuning import tune_serve
 from tests.rays import own_ray
+from tests.serve.conftest import PICTURE, WORDS
 
 T = TypeVar("T")
+
+QUICK = '{"num_steps": 3, "inner_steps": 2}'
+LONG = '{"num_steps": 10, "inner_steps": 30}'
 
 serve_api.HTTP_PROXY_TIMEOUT = 240  # Serve's own 60 s pass on a machine that is busy
 
@@ -75,3 +79,30 @@ def process(title: str) -> psutil.Process:
 def kill(title: str) -> None:
     """End that process as a crash does."""
     process(title).kill()
+
+
+def submit(client: httpx2.Client, seed: int, parameters: str = QUICK) -> str:
+    """An accepted edit's id, however often the door is closed meanwhile; it is one edit."""
+
+    def post() -> str | None:
+        response = client.post(
+            "/v1/edits",
+            data={**WORDS, "parameters": parameters, "seed": str(seed)},
+            files={"image": ("a.png", PICTURE, "image/png")},
+            headers={"Idempotency-Key": f"{seed}-{len(parameters)}"},
+        )
+        assert response.status_code in {200, 202, 500, 502, 503}, response.text
+        return response.json()["id"] if response.status_code < 300 else None
+
+    return wait_until(post)
+
+
+def ended(client: httpx2.Client, name: str) -> dict[str, Any]:
+    """The edit at its end, however often the door is closed meanwhile."""
+
+    def look() -> dict[str, Any] | None:
+        response = client.get(f"/v1/edits/{name}", headers={"Prefer": "wait=5"})
+        edit = response.json() if response.status_code == 200 else {}
+        return edit if edit.get("state") in {"done", "failed", "cancelled"} else None
+
+    return wait_until(look)

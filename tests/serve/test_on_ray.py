@@ -17,12 +17,9 @@ from farm.images import decode_image
 from serve.settings import Settings
 from tests.collector import collecting
 from tests.serve.conftest import PICTURE, WORDS
-from tests.serve.served import kill, process, served, wait_until
+from tests.serve.served import LONG, QUICK, ended, kill, process, served, submit, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-
-QUICK = '{"num_steps": 3, "inner_steps": 2}'
-LONG = '{"num_steps": 10, "inner_steps": 30}'
 
 
 @pytest.fixture(scope="module")
@@ -39,33 +36,6 @@ def client(tiny_set, tmp_path_factory, collector):
     store = tmp_path_factory.mktemp("store")
     with served(Settings(store=str(store), model_set=str(tiny_set))) as found:
         yield found
-
-
-def submit(client, seed, parameters=QUICK):
-    """An accepted edit's id, however often the door is closed meanwhile; it is one edit."""
-
-    def post():
-        response = client.post(
-            "/v1/edits",
-            data={**WORDS, "parameters": parameters, "seed": str(seed)},
-            files={"image": ("a.png", PICTURE, "image/png")},
-            headers={"Idempotency-Key": f"{seed}-{len(parameters)}"},
-        )
-        assert response.status_code in {200, 202, 500, 502, 503}, response.text
-        return response.json()["id"] if response.status_code < 300 else None
-
-    return wait_until(post)
-
-
-def ended(client, name):
-    """The edit at its end, however often the door is closed meanwhile."""
-
-    def look():
-        response = client.get(f"/v1/edits/{name}", headers={"Prefer": "wait=5"})
-        edit = response.json() if response.status_code == 200 else {}
-        return edit if edit.get("state") in {"done", "failed", "cancelled"} else None
-
-    return wait_until(look)
 
 
 def test_openais_client_edits_a_picture(client):
@@ -171,15 +141,3 @@ def test_edits_outlive_a_killed_backbone(client):
     kill("ray::Backbone")
     edits = [ended(client, name) for name in names]
     assert {edit["state"] for edit in edits} == {"done"}
-
-
-@pytest.mark.chaos
-def test_edits_outlive_a_restart_of_ray(tiny_set, tmp_path):
-    settings = Settings(store=str(tmp_path / "store"), model_set=str(tiny_set), max_in_flight=2)
-    with served(settings) as client:
-        names = [submit(client, seed, LONG) for seed in range(8)]
-        wait_until(lambda: client.get(f"/v1/edits/{names[0]}").json().get("progress"))
-    with served(settings) as client:
-        assert {ended(client, name)["state"] for name in names} == {"done"}
-    commits = list((tmp_path / "store" / "tenants/default/edits").glob("*/COMMIT.json"))
-    assert len(commits) == len(names)
