@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -101,18 +102,22 @@ class Forged:
 
 def test_no_replica_unpickles_what_strangers_send(client, tmp_path):
     """Serve's servers between deployments listen on all interfaces: Ray's token guards them."""
-    ran = tmp_path / "ran"
-    request = ASGIRequest(pickled_request_metadata=pickle.dumps(Forged(ran)))
-    asked = 0
+
+    def send(port, ran, metadata=()):
+        request = ASGIRequest(pickled_request_metadata=pickle.dumps(Forged(ran)))
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = ASGIServiceStub(channel)
+            with contextlib.suppress(grpc.RpcError):
+                stub.HandleRequest(request, timeout=10, metadata=metadata)
+        return ran.exists()
+
+    own = [("authorization", f"Bearer {os.environ['RAY_AUTH_TOKEN']}")]
     for title in ("ServeReplica:editfarm:http", "ServeReplica:editfarm:dispatcher"):
-        for found in process(title).net_connections("tcp"):
-            if found.status == psutil.CONN_LISTEN:
-                channel = grpc.insecure_channel(f"127.0.0.1:{found.laddr.port}")
-                with channel, contextlib.suppress(grpc.RpcError):
-                    ASGIServiceStub(channel).HandleRequest(request, timeout=10)
-                asked += 1
-    assert asked >= 2
-    assert not ran.exists()
+        sockets = process(title).net_connections("tcp")
+        ports = [found.laddr.port for found in sockets if found.status == psutil.CONN_LISTEN]
+        assert not any(send(port, tmp_path / f"{title}-stranger") for port in ports)
+        # the same message with the token: it is the token that makes the difference
+        assert any(send(port, tmp_path / f"{title}-own", own) for port in ports)
 
 
 @pytest.mark.parametrize(
