@@ -74,6 +74,9 @@ class LearnableRegionsParameters(Strict):
     contrast: Annotated[float, Field(ge=0, le=1)] | None = None
     """Where words point: share of what inpainting sees otherwise under caption and target; the rest
     is CLIP's relevance."""
+    extent: Annotated[float, Field(ge=0, le=1)] | None = None
+    """What a region's fit (`loss_delta`) is measured by: share of what looks to DINO like the most
+    salient place; the rest is the saliency itself."""
     num_steps: Steps | None = None
     """Steps of a full render."""
     preview_steps: Steps | None = None

@@ -98,6 +98,9 @@ class AnchorConfig(_Config):
     """Of the contrast."""
     focus: Weight = 0.5
     """Deviation of the Gaussian, in cells, under which regions are compared with the saliency."""
+    extent: Share = 0.0
+    """Share of what looks like the most salient cells in what regions are compared with; the rest
+    is the saliency itself."""
     min_window_size: Positive = 4.0
     max_window_size: Positive = 14.0
     """Half-widths in cells."""
@@ -268,6 +271,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "aspect_ratios": ("search.anchors.aspect_ratios",),
     "grounding": ("search.anchors.grounding",),
     "contrast": ("search.anchors.contrast",),
+    "extent": ("search.anchors.extent",),
     "per_image_iteration": ("search.training.per_image_iteration",),
     "epochs": ("search.training.epochs",),
     "lr": ("search.training.lr",),

@@ -28,6 +28,7 @@ from farm.methods.learnable_regions.boxes import (
 )
 from farm.methods.learnable_regions.config import LearnableRegionsConfig
 from farm.methods.learnable_regions.contrast import grounded, prompt_contrast
+from farm.methods.learnable_regions.extent import thing_extent
 from farm.methods.learnable_regions.needs import RegionBackbones
 from farm.methods.learnable_regions.plan import PromptPlan, region_spec
 from farm.methods.learnable_regions.searched import SearchState
@@ -75,12 +76,15 @@ def lay_out(
     saliency = saliency_map(attention, relevance, grounding, anchors_config.smoothing)
     focused = saliency_map(attention, relevance, grounding, anchors_config.focus)
     _, placement = fit_to_model(image, spec.dino_size, mode=config.analysis.fit)
+    allowed = seen_cells(placement, spec.grid)
+    if anchors_config.extent > 0:  # D15
+        reach = thing_extent(analysis.features, saliency, allowed)
+        focused = (1 - anchors_config.extent) * focused + anchors_config.extent * reach
     count = anchors_config.point_number
     if config.search.quirks.border_rule:
         window = int(anchors_config.max_window_size)
         anchors = released_anchors(cumulative_mass(saliency), count, window)
     else:
-        allowed = seen_cells(placement, spec.grid)
         anchors = pick_anchors(saliency, count, anchors_config.distance, allowed)
     released = anchors_config.box_rule == "released"
     cells = cell_boxes(

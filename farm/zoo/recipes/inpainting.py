@@ -5,6 +5,8 @@ of the picture whose hole is grey. It starts from the text-to-image UNet with ze
 channels, so that its first step already knows how to draw.
 """
 
+from collections.abc import Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from farm.zoo.measures.hole_scores import Inpainted, drawn_as_asked, seam_figure
 from farm.zoo.measures.hole_tasks import HoleTasks, hole_tasks
 from farm.zoo.recipes.diffusion import LatentBatch, LatentDiffusion, build_unet, install
 from farm.zoo.recipes.holes import HolePool, hole_condition, hole_pool
+from farm.zoo.recipes.remains import remains_pool
 from farm.zoo.scenes.scenes import generator_for
 
 CHANNELS = 9
@@ -29,6 +32,7 @@ class InpaintingRecipe:
     """Unweighted v-loss of whole pictures, whose holes the caption and the surroundings explain.
 
     A tenth of the holes is the whole picture, so that drawing from words alone is not forgotten.
+    Around others are remains of a thing that the words do not tell of (`remains.py`).
 
     Args:
         start_from: a UNet folder to start from, of the text-to-image or of an inpainting UNet.
@@ -36,6 +40,7 @@ class InpaintingRecipe:
         cache: where encoded latents are kept.
         pool: training scenes that are encoded.
         holes: encoded holes a scene.
+        remains: share of a batch whose holes have remains around them.
         two_share: share of scenes with two objects.
         grounding: weight of the grounding loss.
     """
@@ -50,19 +55,26 @@ class InpaintingRecipe:
         cache: Path = Path("out/zoo/cache"),
         pool: int = 20_000,
         holes: int = 3,
+        remains: float = 0.4,
         two_share: float = 0.4,
         grounding: float = 0.0,
     ) -> None:
-        self.start_from, self.networks = start_from, networks
+        self.start_from, self.networks, self.remains = start_from, networks, remains
         self.diffusion = LatentDiffusion(networks, grounding=grounding)
         self._read_pool = lambda: hole_pool(
             networks / "vae", pool, holes, cache, two_share=two_share
         )
+        self._read_edited = lambda: remains_pool(networks / "vae", pool, cache, two_share=two_share)
 
     @cached_property
     def pool(self) -> HolePool:
         """Encoded when first needed: sampling and evaluation do without."""
         return self._read_pool()
+
+    @cached_property
+    def edited(self) -> HolePool:
+        """Holes with remains around them."""
+        return self._read_edited()
 
     def build(self) -> nn.Module:
         with torch.random.fork_rng():
@@ -77,18 +89,23 @@ class InpaintingRecipe:
         self, module: nn.Module, step: int, batch_size: int, generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         del step
-        pool = self.pool
-        rows = torch.randint(len(pool.scenes), (batch_size,), generator=generator)
-        which = torch.randint(pool.holes.shape[1], (batch_size,), generator=generator)
+        number = round(batch_size * self.remains)
+        batches = [self._batch(self.pool, batch_size - number, generator)]
+        if number:
+            batches.append(self._batch(self.edited, number, generator))
+        return self.diffusion.loss(module, joined(batches), generator)
+
+    def _batch(self, pool: HolePool, count: int, generator: torch.Generator) -> LatentBatch:
+        rows = torch.randint(len(pool.scenes), (count,), generator=generator)
+        which = torch.randint(pool.holes.shape[1], (count,), generator=generator)
         ids, tags = self.diffusion.captions(pool.scenes, rows, generator)
-        batch = LatentBatch(
+        return LatentBatch(
             pool.latents[rows].float(),
             pool.masks[rows].float(),
             ids,
             tags,
             pool.condition(rows, which),
         )
-        return self.diffusion.loss(module, batch, generator)
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
         """Whether asked objects appear in the holes of held-out scenes, and the seam in dB."""
@@ -124,6 +141,16 @@ class InpaintingRecipe:
 
     def load(self, folder: Path) -> nn.Module:
         return UNet2DConditionModel.from_pretrained(folder / self.name).float().eval()
+
+
+def joined(batches: Sequence[LatentBatch]) -> LatentBatch:
+    """One batch of all, which have conditions."""
+    return LatentBatch(
+        **{
+            field.name: torch.cat([getattr(batch, field.name) for batch in batches])
+            for field in fields(LatentBatch)
+        }
+    )
 
 
 def widened(state: dict[str, Tensor], channels: int) -> dict[str, Tensor]:

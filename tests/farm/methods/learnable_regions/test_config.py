@@ -22,6 +22,7 @@ GIVEN = {
     "aspect_ratios": ((0.5, 2.0), "search.anchors.aspect_ratios"),
     "grounding": (0.77, "search.anchors.grounding"),
     "contrast": (0.33, "search.anchors.contrast"),
+    "extent": (0.44, "search.anchors.extent"),
     "per_image_iteration": (17, "search.training.per_image_iteration"),
     "epochs": (3, "search.training.epochs"),
     "lr": (0.125, "search.training.lr"),

@@ -14,8 +14,11 @@ from farm.errors import (
 from farm.images import fit_to_model
 from farm.methods.learnable_regions.analysed import Analysis
 from farm.methods.learnable_regions.analysis import analyse
+from farm.methods.learnable_regions.anchors import seen_cells
+from farm.methods.learnable_regions.boxes import misfits
 from farm.methods.learnable_regions.config import Quirks, reference
 from farm.methods.learnable_regions.editing import edit
+from farm.methods.learnable_regions.extent import thing_extent
 from farm.methods.learnable_regions.needs import RegionBackbones
 from farm.methods.learnable_regions.plan import plan_prompts
 from farm.methods.learnable_regions.search import search
@@ -69,6 +72,7 @@ CASES = {
         "search__anchors__contrast": 0.5,
         "search__anchors__grounding": 0.0,
     },
+    "extent": {"search__anchors__extent": 0.5, "search__loss__delta": 1.0},
     "verdict": {"selection__test_gamma": 2.0, "selection__draws": 2},
     "verdict on one drawing": {"selection__test_gamma": 2.0},
     "verdict without guidance": {
@@ -432,3 +436,19 @@ def test_contrast_moves_where_anchors_lie(run):
     ungrounded = {"search__anchors__grounding": 0.0}
     some, none = whole(changed(**ungrounded, search__anchors__contrast=1.0)), changed(**ungrounded)
     assert torch.equal(some.search.state.saliency, whole(none).search.state.saliency)
+
+
+def test_regions_are_compared_with_the_extent_of_the_salient_thing(run):
+    """Wholly, by half, and not at all; anchors stay where they are."""
+    state = run.search.state
+    _, placement = fit_to_model(picture(), 16, mode="pad")
+    allowed = seen_cells(placement, 8)
+    reach = thing_extent(run.analysis.features, state.saliency, allowed)
+    wholly = whole(changed(search__anchors__extent=1.0)).search.state
+    torch.testing.assert_close(wholly.misfits, misfits(state.cells, reach))
+    assert torch.equal(wholly.anchors, state.anchors)
+    focused = whole(changed(search__anchors__smoothing=CONFIG.search.anchors.focus)).search.state
+    by_half = whole(changed(search__anchors__extent=0.5)).search.state
+    expected = misfits(state.cells, (reach + focused.saliency) / 2)
+    torch.testing.assert_close(by_half.misfits, expected)
+    assert not torch.allclose(state.misfits, wholly.misfits)
