@@ -62,6 +62,8 @@ class LearnableRegionsParameters(Strict):
     """Of the similarity to the source picture, in the final selection."""
     test_gamma: Weight | None = None
     """Of the inpainting model's own verdict, in the final selection; 0 does not ask it."""
+    paste_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """What changed by no more than this within the region, of 1, keeps the original's pixels."""
     draw_box: bool | None = None
     """Give the input with all rendered regions drawn on it, too."""
     objective: Literal["expected", "gumbel", "reinforce"] | None = None

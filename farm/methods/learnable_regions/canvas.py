@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from farm.images import Placement, Window, fit_to_model
-from farm.masks import Box, boxes_to_masks, composite, feather
+from farm.masks import Box, boxes_to_masks, composite, differing, dilate, feather
 from farm.methods.learnable_regions.boxes import in_square
 from farm.methods.learnable_regions.config import RenderConfig
 
@@ -117,19 +117,54 @@ def paste_mask(box: Box, height: int, width: int, config: RenderConfig) -> Float
     return feather(mask, radius)
 
 
+def changed_part(
+    image: Float[Tensor, "3 height width"],
+    drawn: Float[Tensor, "3 size size"],
+    canvas: Canvas,
+    threshold: float,
+    cell: int,
+) -> Float[Tensor, "1 window_height window_width"]:
+    """Where what was drawn is another thing than what was there: 1, and fading around it.
+
+    Compared in the model's square, where both are equally sharp, over a latent cell: less than that
+    is what the autoencoder alone changes.
+
+    Args:
+        image: the original, in [0, 1].
+        drawn: the model's square.
+        canvas: what the model saw.
+        threshold: of a picture's range.
+        cell: pixels along a side of a latent cell.
+    """
+    window = canvas.window
+    was = fit_to_model(window.of(image), drawn.shape[-1], mode="pad")[0]
+    border = max(1, cell // 4)
+    changed = feather(dilate(differing(drawn, was, threshold, cell | 1), border), border)
+    seen = canvas.placement.square.of(changed)
+    return _to_size(seen, window.height, window.width).clamp(0, 1)
+
+
 def paste(
     image: Float[Tensor, "3 height width"],
     drawn: Float[Tensor, "3 size size"],
     canvas: Canvas,
     config: RenderConfig,
+    changed: Float[Tensor, "1 window_height window_width"] | None = None,
 ) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "1 height width"]]:
     """What was drawn in its place in the original, at the original's resolution.
 
     Where the mask is 0 the original's pixels stay to the bit. Without `config.paste` everything
     that the model saw is replaced, as released.
 
+    Args:
+        image: the original, in [0, 1].
+        drawn: the model's square.
+        canvas: what the model saw, and the region.
+        config: whether the region alone is replaced, and its rim.
+        changed: how much of the region's pixels is replaced at all (D16); None: all of it.
+
     Returns:
-        The picture, and how much of each of its pixels was replaced.
+        The picture, and how much of each of its pixels could be replaced: the region.
     """
     height, width = image.shape[-2:]
     window = canvas.window
@@ -139,6 +174,8 @@ def paste(
     if config.paste:  # D6
         inner = window.of(paste_mask(canvas.box, height, width, config))
     window.of(mask).copy_(inner)
+    if config.paste and changed is not None:
+        inner = inner * changed
     result = image.clone()
     window.of(result).copy_(composite(window.of(image), part.to(image), inner))
     return result, mask
@@ -165,8 +202,8 @@ def _whole(box: tuple[float, float, float, float], size: int) -> Box:
 
 
 def _to_size(
-    image: Float[Tensor, "3 _ _"], height: int, width: int
-) -> Float[Tensor, "3 {height} {width}"]:
+    image: Float[Tensor, "channels _ _"], height: int, width: int
+) -> Float[Tensor, "channels {height} {width}"]:
     if image.shape[-2:] == (height, width):
         return image
     return F.interpolate(image[None], (height, width), mode="bicubic", antialias=True)[0]

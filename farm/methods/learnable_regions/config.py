@@ -99,8 +99,8 @@ class AnchorConfig(_Config):
     focus: Weight = 0.5
     """Deviation of the Gaussian, in cells, under which regions are compared with the saliency."""
     extent: Share = 0.0
-    """Share of what looks like the most salient cells in what regions are compared with; the rest
-    is the saliency itself."""
+    """Share of the box about what looks like the most salient cells in what regions are compared
+    with; the rest is the saliency itself."""
     min_window_size: Positive = 4.0
     max_window_size: Positive = 14.0
     """Half-widths in cells."""
@@ -224,6 +224,9 @@ class SelectionConfig(_Config):
     """Of the verdict."""
     rule: Literal["cosine", "released"] = "cosine"
     """Cosines as they are; or through a softmax, among the three nearest to the text."""
+    paste_threshold: Share = 0.0
+    """What changed by no more than this within the winner keeps the original's own pixels; 0: all
+    that was drawn is pasted."""
     draw_box: bool = False
 
 
@@ -286,6 +289,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "test_alpha": ("selection.test_alpha",),
     "test_beta": ("selection.test_beta",),
     "test_gamma": ("selection.test_gamma",),
+    "paste_threshold": ("selection.paste_threshold",),
     "draw_box": ("selection.draw_box",),
     "sizes": ("search.chooser",),
     "preview_steps": ("search.preview_steps",),
@@ -336,15 +340,19 @@ def scenes() -> LearnableRegionsConfig:
                 smoothing=2.2,
                 grounding=0.9,
                 contrast=0.5,
-                min_window_size=2.5,
-                max_window_size=4.0,
+                extent=1.0,
+                min_window_size=2.75,
+                max_window_size=4.75,
                 window_step=0.5,
             ),
-            loss=LossConfig(gamma=2.0, delta=2.0),
+            training=TrainingConfig(lr=0.01),
+            loss=LossConfig(gamma=2.0, delta=3.0),
             render=RenderConfig(guidance_scale=4.0),
             preview_steps=5,
         ),
-        selection=SelectionConfig(rungs=((2, 20),), draws=2, test_gamma=10.0),
+        selection=SelectionConfig(
+            rungs=((1, 20),), draws=4, test_gamma=10.0, paste_threshold=0.16
+        ),
     )
 
 

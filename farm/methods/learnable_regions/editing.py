@@ -56,7 +56,7 @@ class RegionEdit:
 
     Attributes:
         image: the edited picture, at the original's resolution.
-        mask: how much of each pixel was replaced; where 0, the original is untouched.
+        mask: how much of each pixel could be replaced; where 0, the original is untouched.
         box: the winning region, in pixels of the original.
         candidates: every region that was drawn in this stage, the winner first.
         results: finished regions' pictures as CLIP was shown them, in the order of `candidates`.
@@ -210,7 +210,7 @@ def _finish(
     ]
     order = sorted(range(len(rated)), key=lambda n: (n != winner, -finals[n]))
     dropped = [c for c in halving.candidates.values() if c not in finished]
-    edited, mask = halving.easel.finished(drawings[winner])
+    edited, mask = halving.easel.finished(drawings[winner], config.selection.paste_threshold)
     return RegionEdit(
         image=edited,
         mask=mask,

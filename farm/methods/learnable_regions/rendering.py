@@ -12,6 +12,7 @@ from farm.masks import Box
 from farm.methods.learnable_regions.canvas import (
     Canvas,
     Hole,
+    changed_part,
     crop_window,
     cut_out,
     paste,
@@ -157,10 +158,18 @@ class Easel:
         return paste(self._square, drawing.drawn, small, self._config)[0]
 
     def finished(
-        self, drawing: Drawing
+        self, drawing: Drawing, threshold: float = 0.0
     ) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "1 height width"]]:
-        """The edited original and its mask, at the original's resolution."""
-        return paste(self._image, drawing.drawn, drawing.canvas, self._config)
+        """The edited original and its region, at the original's resolution.
+
+        With a threshold, what did not change by more than it keeps the original's pixels (D16).
+        """
+        changed = None
+        if threshold > 0:
+            changed = changed_part(
+                self._image, drawing.drawn, drawing.canvas, threshold, self._cell
+            )
+        return paste(self._image, drawing.drawn, drawing.canvas, self._config, changed)
 
     def picture(self, drawing: Drawing) -> Float[Tensor, "3 height width"]:
         """The edited original alone."""
@@ -202,5 +211,9 @@ class Easel:
         window = self._placement.seen
         if self._config.paste:
             window = crop_window(box, height, width, spec.image_size, self._config.context)
-        cell = spec.image_size // spec.latent_size
-        return cut_out(self._image, box, window, spec.image_size, cell)
+        return cut_out(self._image, box, window, spec.image_size, self._cell)
+
+    @property
+    def _cell(self) -> int:
+        """Pixels along a side of a latent cell."""
+        return self._client.spec.image_size // self._client.spec.latent_size

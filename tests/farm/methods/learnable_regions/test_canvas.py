@@ -4,6 +4,7 @@ import torch
 from farm.images import Window, fit_to_model
 from farm.masks import Box
 from farm.methods.learnable_regions.canvas import (
+    changed_part,
     crop_window,
     cut_out,
     paste,
@@ -132,6 +133,41 @@ def test_as_released_everything_that_was_seen_is_replaced():
     result, mask = paste(image, drawn, canvas, RenderConfig(paste=False))
     assert torch.equal(result, drawn)
     assert (mask == 1).all()
+
+
+def test_what_did_not_change_in_the_region_keeps_the_original_s_pixels():
+    """D16: a thing drawn on a background that came back a little other than it was."""
+    image = picture(64, 64)
+    box = Box(8, 8, 56, 56)
+    canvas, _ = cut_out(image, box, Window(0, 0, 64, 64), 64, 4)
+    drawn = (image + 0.05).clamp(0, 1)
+    drawn[:, 24:40, 24:40] = 1 - image[:, 24:40, 24:40].round()
+    changed = changed_part(image, drawn, canvas, 0.16, 4)
+    whole, region = paste(image, drawn, canvas, CONFIG)
+    result, mask = paste(image, drawn, canvas, CONFIG, changed)
+    assert torch.equal(mask, region)
+    middle = (slice(None), slice(26, 38), slice(26, 38))
+    torch.testing.assert_close(result[middle], whole[middle])  # a sum of the kernel
+    kept = torch.ones(64, 64, dtype=torch.bool)
+    kept[18:46, 18:46] = False  # half a cell of the mean, the border, and the border's own fade
+    assert torch.equal(result[:, kept], image[:, kept])
+    assert not torch.equal(whole[:, kept], image[:, kept])
+
+
+def test_what_changed_is_found_where_it_is_at_the_picture_s_own_resolution():
+    """A wide picture with room around its square: the bright quarter alone is another."""
+    image = torch.full((3, 120, 240), 0.2)
+    canvas, _ = cut_out(image, Box(60, 20, 180, 100), Window(10, 30, 100, 180), 64, 4)
+    drawn = torch.full((3, 64, 64), 0.2)
+    top, left = canvas.placement.square.top, canvas.placement.square.left
+    height, width = canvas.placement.square.height, canvas.placement.square.width
+    drawn[:, top : top + height // 2, left + width // 2 : left + width] = 0.9
+    changed = changed_part(image, drawn, canvas, 0.16, 4)
+    assert changed.shape == (1, 100, 180)
+    assert changed[:, :44, 98:].min() > 0.99
+    assert changed[:, 64:].max() == 0
+    assert changed[:, :, :76].max() == 0
+    assert changed_part(image, drawn, canvas, 0.75, 4).max() == 0
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (200, 400), (400, 200)])

@@ -37,6 +37,7 @@ GIVEN = {
     "test_alpha": (0.21, "selection.test_alpha"),
     "test_beta": (0.22, "selection.test_beta"),
     "test_gamma": (0.23, "selection.test_gamma"),
+    "paste_threshold": (0.27, "selection.paste_threshold"),
     "draw_box": (True, "selection.draw_box"),
     "sizes": ("argmin", "search.chooser"),
     "preview_steps": (9, "search.preview_steps"),
@@ -120,7 +121,7 @@ def test_reference_is_the_released_program_with_its_readme_s_command():
 
 
 def test_windows_that_leave_no_size_are_refused():
-    with pytest.raises(InvalidRequestError, match=r"max_window_size is 1, below.*2\.5"):
+    with pytest.raises(InvalidRequestError, match=r"max_window_size is 1, below.*2\.75"):
         scenes().with_parameters(LearnableRegionsParameters(max_window_size=1))
 
 

@@ -1,9 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
-from farm.methods.learnable_regions.extent import thing_extent
+from farm.methods.learnable_regions.extent import hanging_together, thing_extent
 
 EVERYWHERE = torch.ones(6, 6, dtype=torch.bool)
 
@@ -50,6 +52,29 @@ def test_of_two_things_it_is_the_salient_one():
     assert (found[THING] > 0.95).all()
     assert found[other] < 0.6
     assert thing_extent(features, peak_at(5, 5, 0.5), EVERYWHERE)[other] > 0.95
+
+
+def test_of_two_that_are_alike_it_is_the_salient_one():
+    """No box about both; and none where the other's own saliency is below any likeness."""
+    other = slice(5, 6), slice(5, 6)
+    features = picture((*THING, (0.0, 1.0)), (*other, (0.0, 1.0)))
+    found = thing_extent(features, peak_at(2, 2), EVERYWHERE)
+    assert (found[THING] > 0.95).all()
+    assert found[other] < 0.01
+    assert found[4:].max() < 0.01
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_hangs_together_is_what_scipy_finds_level_by_level(seed):
+    generator = torch.Generator().manual_seed(seed)
+    image, marker = (torch.randint(0, 6, (2, 9, 12), generator=generator) / 5).unbind(0)
+    marker = marker * (torch.rand(9, 12, generator=generator) < 0.1)
+    found = hanging_together(image, marker).numpy()
+    for level in (0.2, 0.4, 0.6, 0.8, 1.0):
+        mask = image.numpy() >= level - 0.1
+        start = mask & (marker.numpy() >= level - 0.1)
+        expected = ndimage.binary_propagation(start, mask=mask)
+        np.testing.assert_array_equal(found >= level - 0.1, expected)
 
 
 def test_what_is_half_alike_counts_for_its_power():

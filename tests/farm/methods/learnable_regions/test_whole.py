@@ -452,3 +452,16 @@ def test_regions_are_compared_with_the_extent_of_the_salient_thing(run):
     expected = misfits(state.cells, (reach + focused.saliency) / 2)
     torch.testing.assert_close(by_half.misfits, expected)
     assert not torch.allclose(state.misfits, wholly.misfits)
+
+
+def test_what_the_winner_left_as_it_was_is_the_original_s_own(run):
+    """The search knows nothing of it, the mask is the region's; nothing changes by all there is."""
+    image = picture()
+    everything = whole(changed(selection__paste_threshold=1.0))
+    assert torch.equal(everything.edit.image, image)
+    assert torch.equal(everything.edit.mask, run.edit.mask)
+    assert equal(everything.search, run.search)
+    some = whole(changed(selection__paste_threshold=0.2)).edit.image
+    assert not torch.equal(some, run.edit.image)
+    between = (some - image).abs() <= (run.edit.image - image).abs() + 1e-6
+    assert between.all()
