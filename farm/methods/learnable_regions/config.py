@@ -350,9 +350,7 @@ def scenes() -> LearnableRegionsConfig:
             render=RenderConfig(guidance_scale=4.0),
             preview_steps=5,
         ),
-        selection=SelectionConfig(
-            rungs=((1, 20),), draws=4, test_gamma=10.0, paste_threshold=0.16
-        ),
+        selection=SelectionConfig(rungs=((1, 20),), draws=4, test_gamma=10.0, paste_threshold=0.16),
     )
 
 
