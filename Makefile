@@ -92,6 +92,7 @@ quality: $(STAMP) ## all held-out figures into out/quality, some hours, and docs
 	$(INFINITY) --edits $(EDITS) --arm one:candidates=1 \
 	  --arm paper-iterations:train_textembedding_iter=10,train_lora_iter=20 \
 	  --json out/quality/edit_infinity.json
+	$(INFINITY) --types colour --edits $(EDITS) --json out/quality/edit_infinity_colour.json
 	$(INFINITY) --edits $(HALF) --arm prompt:train_lora=0,use_lora=0 --arm lora:$(UNPROMPTED) \
 	  --arm none:$(UNPROMPTED),train_lora=0,use_lora=0 --arm ungrown:grow=0 \
 	  --arm paper-kernel:kernel=paper,grow=0 --arm decoded:paste_back=false \

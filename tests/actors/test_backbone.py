@@ -96,8 +96,8 @@ def test_control_answers_while_a_step_runs(toy_farm: FarmSession, tmp_path: Path
     meeting = Meeting.at(tmp_path / "step")
     backbone = toy_farm.backbones[0]
     step = backbone.answer.remote([echo(1, meet=str(meeting.folder))])
-    waiting = backbone.answer.remote([echo(2)])
     meeting.await_arrival()  # the step has begun and cannot end before it is released
+    waiting = backbone.answer.remote([echo(2)])  # not before: calls may overtake each other
     assert toy_farm.backbone_pids() == [toy_farm.describe()[0]["pid"]]
     assert toy_farm.stats()[0].waiting in (0, 1)
     assert ray.wait([step, waiting], num_returns=2, timeout=0) == ([], [step, waiting])
