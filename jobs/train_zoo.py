@@ -44,6 +44,9 @@ def main(
     start_from: Annotated[Path | None, typer.Option(help="weights to continue from")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's")] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="of what is drawn: another than before, to continue")
+    ] = 0,
     workers: Annotated[
         int, typer.Option(min=0, help="Ray Train workers; 0 trains in this process")
     ] = 0,
@@ -56,11 +59,13 @@ def main(
     chosen = find_part(part)
     check_needs(chosen, out / "export")
     overrides = {"steps": steps, "batch_size": batch_size}
-    config = replace(chosen.config, **{k: v for k, v in overrides.items() if v is not None})
+    config = replace(
+        chosen.config, seed=seed, **{k: v for k, v in overrides.items() if v is not None}
+    )
 
     def build() -> Training:
         torch.set_num_threads(threads)
-        return Training(chosen.recipe(out / "export", start_from), config, out)
+        return Training(chosen.recipe(out / "export", start_from, seed), config, out)
 
     if dry_run:
         begun = build().step

@@ -29,22 +29,25 @@ class FeaturePool:
     """Coverage of the objects, fp16."""
 
 
-def feature_pool(folder: Path, count: int, cache: Path, *, two_share: float) -> FeaturePool:
+def feature_pool(
+    folder: Path, count: int, seed: int, cache: Path, *, two_share: float
+) -> FeaturePool:
     """`count` training scenes with features, from `cache` if this autoencoder made them before."""
     weights = (folder / "model.safetensors").read_bytes()
-    digest = hashlib.sha256(weights + f"{count}/{two_share}".encode()).hexdigest()[:16]
+    settings = f"{count}/{seed}/{two_share}"
+    digest = hashlib.sha256(weights + settings.encode()).hexdigest()[:16]
     tensors = cached_tensors(
-        cache / f"features-{digest}.safetensors", lambda: _encode(folder, count, two_share)
+        cache / f"features-{digest}.safetensors", lambda: _encode(folder, count, seed, two_share)
     )
     scenes = Scenes(**{f.name: tensors[f.name] for f in fields(Scenes)})
     return FeaturePool(digest, scenes, tensors["features"], tensors["masks"])
 
 
 @torch.no_grad()
-def _encode(folder: Path, count: int, two_share: float) -> dict[str, Tensor]:
+def _encode(folder: Path, count: int, seed: int, two_share: float) -> dict[str, Tensor]:
     vae = load_vae(folder)
     scenes = sample_scenes(
-        count, generator_for("train", 0, "features"), split="train", two_share=two_share
+        count, generator_for("train", seed, "features"), split="train", two_share=two_share
     )
     features: list[Tensor] = []
     masks: list[Tensor] = []

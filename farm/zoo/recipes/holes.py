@@ -108,22 +108,22 @@ def draw_holes(
 
 
 def hole_pool(
-    autoencoder_folder: Path, count: int, holes: int, cache: Path, *, two_share: float
+    autoencoder_folder: Path, count: int, seed: int, holes: int, cache: Path, *, two_share: float
 ) -> HolePool:
     """`count` training scenes with `holes` holes each, from `cache` where they were made before."""
-    key = weights_digest(autoencoder_folder, f"{_DRAWING}/{count}/{holes}/{two_share}")
+    key = weights_digest(autoencoder_folder, f"{_DRAWING}/{count}/{seed}/{holes}/{two_share}")
     tensors = cached_tensors(
         cache / f"holes-{key}.safetensors",
-        lambda: _encode(autoencoder_folder, count, holes, two_share),
+        lambda: _encode(autoencoder_folder, count, seed, holes, two_share),
     )
     scenes = Scenes(**{f.name: tensors[f.name] for f in fields(Scenes)})
     names = ("latents", "masks", "holes", "left")
     return HolePool(scenes, *(tensors[name] for name in names))
 
 
-def _encode(folder: Path, count: int, holes: int, two_share: float) -> dict[str, Tensor]:
+def _encode(folder: Path, count: int, seed: int, holes: int, two_share: float) -> dict[str, Tensor]:
     autoencoder = Autoencoder(AutoencoderKL.from_pretrained(folder).float())
-    generator = generator_for("train", 0, "holes")
+    generator = generator_for("train", seed, "holes")
     scenes = sample_scenes(count, generator, split="train", two_share=two_share)
     latents = torch.empty(count, 4, 16, 16, dtype=torch.float16)
     masks = torch.empty(count, 2, 16, 16, dtype=torch.float16)

@@ -103,6 +103,7 @@ class InfinityRecipe:
     Args:
         start_from: an Infinity folder to continue from.
         networks: where the finished autoencoder, text encoder and judge are.
+        seed: of the pool's scenes.
         cache: where encoded pictures are kept.
         pool: training scenes that are encoded.
         pairs: how many of these are encoded as they were before one thing changed, too.
@@ -120,6 +121,7 @@ class InfinityRecipe:
         *,
         start_from: Path | None = None,
         networks: Path = Path("out/zoo/export"),
+        seed: int = 0,
         cache: Path = Path("out/zoo/cache"),
         pool: int = 60_000,
         pairs: int = 24_000,
@@ -128,7 +130,7 @@ class InfinityRecipe:
         sides: tuple[int, ...] = SIDES,
         held_out: int = 64,
     ) -> None:
-        self.held_out = held_out
+        self.held_out, self.seed = held_out, seed
         self.start_from, self.networks, self.grounding = start_from, networks, grounding
         self.text = load_text_encoder(networks / TEXT)
         self.vae = load_vae(networks / VAE)
@@ -140,13 +142,13 @@ class InfinityRecipe:
     def pool(self) -> FeaturePool:
         """Encoded when first needed: sampling and evaluation do without."""
         folder = self.networks / VAE
-        return feature_pool(folder, self.pool_size, self.cache, two_share=self.two_share)
+        return feature_pool(folder, self.pool_size, self.seed, self.cache, two_share=self.two_share)
 
     @cached_property
     def before(self) -> OldScenes:
         """What the pool's first scenes were before one thing changed."""
         some = self.pool.scenes[slice(0, self.pairs)]
-        return old_scenes(self.networks / VAE, some, self.cache, self.pool.name)
+        return old_scenes(self.networks / VAE, some, self.seed, self.cache, self.pool.name)
 
     def build(self) -> nn.Module:
         if self.start_from is not None:

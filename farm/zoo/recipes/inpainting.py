@@ -37,6 +37,7 @@ class InpaintingRecipe:
     Args:
         start_from: a UNet folder to start from, of the text-to-image or of an inpainting UNet.
         networks: where the finished autoencoder, CLIP and judge are.
+        seed: of both pools' scenes and holes.
         cache: where encoded latents are kept.
         pool: training scenes that are encoded.
         holes: encoded holes a scene.
@@ -52,6 +53,7 @@ class InpaintingRecipe:
         *,
         start_from: Path | None = None,
         networks: Path = Path("out/zoo/export"),
+        seed: int = 0,
         cache: Path = Path("out/zoo/cache"),
         pool: int = 20_000,
         holes: int = 3,
@@ -62,9 +64,11 @@ class InpaintingRecipe:
         self.start_from, self.networks, self.remains = start_from, networks, remains
         self.diffusion = LatentDiffusion(networks, grounding=grounding)
         self._read_pool = lambda: hole_pool(
-            networks / "vae", pool, holes, cache, two_share=two_share
+            networks / "vae", pool, seed, holes, cache, two_share=two_share
         )
-        self._read_edited = lambda: remains_pool(networks / "vae", pool, cache, two_share=two_share)
+        self._read_edited = lambda: remains_pool(
+            networks / "vae", pool, seed, cache, two_share=two_share
+        )
 
     @cached_property
     def pool(self) -> HolePool:

@@ -35,8 +35,8 @@ class Part:
     name: str
     needs: tuple[str, ...]
     """Parts whose exported weights its recipe reads."""
-    recipe: Callable[[Path, Path | None], Recipe]
-    """From the folder of exported parts, and a folder of weights to continue from."""
+    make: Callable[[Path, Path | None, int], Recipe]
+    """From the folder of exported parts, a folder of weights to continue from, and a seed."""
     config: LoopConfig
     shipped: bool = True
     """Whether `install` puts it into the model set."""
@@ -48,9 +48,13 @@ class Part:
         """Its folder in the model set."""
         return self.installed_as or self.name
 
+    def recipe(self, folder: Path, start_from: Path | None = None, seed: int = 0) -> Recipe:
+        """What trains it, beside the parts in `folder`; another seed encodes other scenes."""
+        return self.make(folder, start_from, seed)
+
     def measure(self, networks: Path) -> dict[str, float]:
         """The recipe's own held-out figures, of the part as exported into a folder."""
-        recipe = self.recipe(networks, None)
+        recipe = self.recipe(networks)
         with torch.no_grad():
             return recipe.evaluate(recipe.load(networks))
 
@@ -63,13 +67,13 @@ PARTS = {
         Part(
             "vae",
             (),
-            lambda _, start: AutoencoderRecipe(start_from=start),
+            lambda _, start, __: AutoencoderRecipe(start_from=start),
             LoopConfig(steps=2500, batch_size=16, learning_rate=1.5e-3, average=0.998),
         ),
         Part(
             "clip",
             (),
-            lambda _, start: ClipRecipe(start_from=start),
+            lambda _, start, __: ClipRecipe(start_from=start),
             LoopConfig(
                 steps=1800, batch_size=96, learning_rate=1.2e-3, average=0.998, weight_decay=0.03
             ),
@@ -77,23 +81,24 @@ PARTS = {
         Part(
             "judge",
             ("vae",),
-            lambda folder, _: JudgeRecipe(start_from=folder / "vae"),
+            lambda folder, _, __: JudgeRecipe(start_from=folder / "vae"),
             LoopConfig(steps=1500, batch_size=64, learning_rate=3e-3, average=0.99),
         ),
         Part(
             "unet",
             ("vae", "clip", "judge"),
-            lambda folder, start: UNetRecipe(
-                start_from=start, networks=folder, cache=folder.parent / "cache"
+            lambda folder, start, seed: UNetRecipe(
+                start_from=start, networks=folder, seed=seed, cache=folder.parent / "cache"
             ),
             _UNET,
         ),
         Part(
             "unet-ungrounded",
             ("vae", "clip", "judge"),
-            lambda folder, start: UNetRecipe(
+            lambda folder, start, seed: UNetRecipe(
                 start_from=start,
                 networks=folder,
+                seed=seed,
                 cache=folder.parent / "cache",
                 grounding=0.0,
                 name="unet-ungrounded",
@@ -104,14 +109,14 @@ PARTS = {
         Part(
             "dino",
             (),
-            lambda _, start: DinoRecipe(start_from=start),
+            lambda _, start, __: DinoRecipe(start_from=start),
             LoopConfig(steps=6000, batch_size=32, learning_rate=1e-3, average=0.99, clip=3.0),
             shipped=False,  # what it reached is in docs/zoo.md
         ),
         Part(
             "caption_vit",
             (),
-            lambda _, start: CaptionVitRecipe(start_from=start),
+            lambda _, start, __: CaptionVitRecipe(start_from=start),
             LoopConfig(
                 steps=600, batch_size=48, learning_rate=1e-3, average=0.99, weight_decay=0.05
             ),
@@ -119,21 +124,24 @@ PARTS = {
         Part(
             "inpainting",
             ("vae", "clip", "judge", "unet"),
-            lambda folder, start: InpaintingRecipe(
-                start_from=start or folder / "unet", networks=folder, cache=folder.parent / "cache"
+            lambda folder, start, seed: InpaintingRecipe(
+                start_from=start or folder / "unet",
+                networks=folder,
+                seed=seed,
+                cache=folder.parent / "cache",
             ),
             LoopConfig(steps=3000, batch_size=32, learning_rate=6e-4, constant=0.3, average=0.998),
         ),
         Part(
             "bsq_vae",
             (),
-            lambda _, start: BsqVaeRecipe(start_from=start),
+            lambda _, start, __: BsqVaeRecipe(start_from=start),
             LoopConfig(steps=3000, batch_size=16, learning_rate=1.5e-3, average=0.998),
         ),
         Part(
             "bsq_decoder",
             ("bsq_vae",),
-            lambda folder, start: BsqVaeRecipe(
+            lambda folder, start, __: BsqVaeRecipe(
                 start_from=start or folder / "bsq_vae", name="bsq_decoder", only_decoder=True
             ),
             LoopConfig(steps=2500, batch_size=16, learning_rate=6e-4, constant=0.2, average=0.998),
@@ -142,7 +150,7 @@ PARTS = {
         Part(
             "t5",
             ("clip",),
-            lambda folder, start: T5Recipe(start_from=start, networks=folder),
+            lambda folder, start, __: T5Recipe(start_from=start, networks=folder),
             LoopConfig(
                 steps=1500, batch_size=96, learning_rate=1e-3, average=0.995, weight_decay=0.03
             ),
@@ -150,8 +158,8 @@ PARTS = {
         Part(
             "infinity",
             ("t5", "bsq_vae", "judge"),
-            lambda folder, start: InfinityRecipe(
-                start_from=start, networks=folder, cache=folder.parent / "cache"
+            lambda folder, start, seed: InfinityRecipe(
+                start_from=start, networks=folder, seed=seed, cache=folder.parent / "cache"
             ),
             LoopConfig(
                 steps=4200, batch_size=32, learning_rate=1.5e-3, constant=0.3, average=0.998

@@ -36,17 +36,17 @@ _CUT = 0.03
 
 
 def remains_pool(
-    autoencoder_folder: Path, count: int, cache: Path, *, two_share: float
+    autoencoder_folder: Path, count: int, seed: int, cache: Path, *, two_share: float
 ) -> HolePool:
     """`count` pictures with one hole each, from `cache` where they were made before.
 
     The scenes are those that the words tell of; the picture is theirs within the hole, and of what
     was there before around it.
     """
-    key = weights_digest(autoencoder_folder, f"remains/{_DRAWING}/{count}/{two_share}")
+    key = weights_digest(autoencoder_folder, f"remains/{_DRAWING}/{count}/{seed}/{two_share}")
     tensors = cached_tensors(
         cache / f"remains-{key}.safetensors",
-        lambda: _encode(autoencoder_folder, count, two_share),
+        lambda: _encode(autoencoder_folder, count, seed, two_share),
     )
     scenes = Scenes(**{f.name: tensors[f.name] for f in fields(Scenes)})
     names = ("latents", "masks", "holes", "left")
@@ -111,15 +111,15 @@ def fits(
     return (cut <= _CUT) & (torch.minimum(thing, other).sum(dim=(1, 2)) < 1)
 
 
-def _encode(folder: Path, count: int, two_share: float) -> dict[str, Tensor]:
+def _encode(folder: Path, count: int, seed: int, two_share: float) -> dict[str, Tensor]:
     # called from a training step that computes in half precision, in which nothing is to be drawn
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        return _drawn(folder, count, two_share)
+        return _drawn(folder, count, seed, two_share)
 
 
-def _drawn(folder: Path, count: int, two_share: float) -> dict[str, Tensor]:
+def _drawn(folder: Path, count: int, seed: int, two_share: float) -> dict[str, Tensor]:
     autoencoder = Autoencoder(AutoencoderKL.from_pretrained(folder).float())
-    generator = generator_for("train", 0, "remains")
+    generator = generator_for("train", seed, "remains")
     parts: dict[str, list[Tensor]] = {name: [] for name in ("latents", "masks", "holes", "left")}
     scenes: list[Scenes] = []
     found = 0

@@ -38,17 +38,18 @@ class OldScenes:
     """Coverage of what differs, fp16."""
 
 
-def old_scenes(folder: Path, scenes: Scenes, cache: Path, name: str) -> OldScenes:
+def old_scenes(folder: Path, scenes: Scenes, seed: int, cache: Path, name: str) -> OldScenes:
     """Old versions of the scenes, from `cache` if a pool of that name has them.
 
     Args:
         folder: the autoencoder's.
         scenes: the new ones.
+        seed: of what each was before.
         cache: where encoded pictures are kept.
         name: of the scenes and the autoencoder, together.
     """
     tensors = cached_tensors(
-        cache / f"before-{name}-{len(scenes)}.safetensors", lambda: _encode(folder, scenes)
+        cache / f"before-{name}-{len(scenes)}.safetensors", lambda: _encode(folder, scenes, seed)
     )
     return OldScenes(tensors["features"], tensors["regions"])
 
@@ -125,9 +126,9 @@ def spliced(
 
 
 @torch.no_grad()
-def _encode(folder: Path, scenes: Scenes) -> dict[str, Tensor]:
+def _encode(folder: Path, scenes: Scenes, seed: int) -> dict[str, Tensor]:
     vae = load_vae(folder)
-    generator = generator_for("train", 0, "before")
+    generator = generator_for("train", seed, "before")
     features: list[Tensor] = []
     regions: list[Tensor] = []
     # called from a training step that computes in half precision, which flips bits near zero

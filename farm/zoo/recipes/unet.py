@@ -22,6 +22,7 @@ class UNetRecipe:
     Args:
         start_from: a UNet folder to continue from.
         networks: where the finished autoencoder, CLIP and judge are.
+        seed: of the pool's scenes.
         cache: where encoded latents are kept.
         pool: training scenes that are encoded.
         two_share: share of scenes with two objects.
@@ -34,6 +35,7 @@ class UNetRecipe:
         *,
         start_from: Path | None = None,
         networks: Path = Path("out/zoo/export"),
+        seed: int = 0,
         cache: Path = Path("out/zoo/cache"),
         pool: int = 30_000,
         two_share: float = 0.4,
@@ -42,7 +44,9 @@ class UNetRecipe:
     ) -> None:
         self.name, self.start_from, self.networks = name, start_from, networks
         self.diffusion = LatentDiffusion(networks, grounding=grounding)
-        self._read_pool = lambda: latent_pool(networks / "vae", pool, 0, cache, two_share=two_share)
+        self._read_pool = lambda: latent_pool(
+            networks / "vae", pool, seed, cache, two_share=two_share
+        )
 
     @cached_property
     def pool(self) -> LatentPool:

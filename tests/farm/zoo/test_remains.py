@@ -70,7 +70,7 @@ def test_what_does_not_fit_is_told():
 
 
 def test_the_pool_shows_the_new_thing_in_the_hole_and_the_old_one_around(tmp_path):
-    pool = remains_pool(SCENES_FOLDER / "vae", 12, tmp_path, two_share=0.5)
+    pool = remains_pool(SCENES_FOLDER / "vae", 12, 0, tmp_path, two_share=0.5)
     assert len(pool.scenes) == 12
     assert pool.holes.shape == (12, 1, 4)
     assert pool.condition(torch.tensor([3, 1]), torch.tensor([0, 0])).shape == (2, 5, 16, 16)
@@ -91,5 +91,5 @@ def test_the_pool_shows_the_new_thing_in_the_hole_and_the_old_one_around(tmp_pat
     torch.testing.assert_close(pool.latents.float(), latents, atol=0.15, rtol=0.02)
     torch.testing.assert_close(pool.left[:, 0].float(), left, atol=0.15, rtol=0.02)
     assert (latents - left).abs().mean() > 0.1
-    again = remains_pool(SCENES_FOLDER / "vae", 12, tmp_path, two_share=0.5)
+    again = remains_pool(SCENES_FOLDER / "vae", 12, 0, tmp_path, two_share=0.5)
     assert torch.equal(again.latents, pool.latents)

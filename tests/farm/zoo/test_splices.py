@@ -85,7 +85,7 @@ def test_bits_are_those_that_lead_to_the_new_picture_from_where_the_history_stan
 
 def test_regions_hold_all_that_differs(tmp_path):
     new = scenes_of(24)
-    found = old_scenes(SCENES_FOLDER / VAE, new, tmp_path, "t")
+    found = old_scenes(SCENES_FOLDER / VAE, new, 0, tmp_path, "t")
     old = one_thing_else(new, generator_for("train", 0, "before"))
     difference = (render(old).images - render(new).images).abs().amax(1)
     differs = difference > 1e-6  # what is composed over another background is rounded otherwise
