@@ -16,7 +16,7 @@ from actors.farm_session import FarmSession
 from actors.fleet_actor import FleetStats
 from actors.stats import BatcherStats
 from actors.trainers import Entry
-from farm.errors import FarmError, UnavailableError
+from farm.errors import FarmError
 from farm.runner import PreparedEdit
 
 _HEALTH_PATIENCE = 10.0  # seconds
@@ -142,11 +142,8 @@ class Flight:
         route = self.farm.route
         if route is None:
             return self.farm.backbones
-        name = route.model.name
-        found = result_of(route.fleet.route.remote(name, _HEALTH_PATIENCE, 1), 2 * _HEALTH_PATIENCE)
-        if found is None:
-            raise UnavailableError("the fleet starts anew: ask again")
-        return [replica.handle for replica in found]
+        # a fleet that started anew is told what to hold here too: perhaps no trainer is left to
+        return [replica.handle for replica in route.wait(patience=_HEALTH_PATIENCE)]
 
     def close(self) -> None:
         """Stop everything that runs."""

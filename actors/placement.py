@@ -48,7 +48,7 @@ def backbone_limits(placement: BackbonePlacement) -> Limits:
 
 def fleet_options(placement: FleetPlacement = TABLE.fleet) -> dict[str, Any]:
     """Options of the actor that starts and watches backbones."""
-    return placement.model_dump(include={"num_cpus", "max_restarts"})
+    return placement.model_dump(include={"num_cpus", "max_restarts", "max_task_retries"})
 
 
 def board_options(placement: BoardPlacement = TABLE.board) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from actors.replicas import Replica
 from farm.errors import UnavailableError
 
 _REFRESH = 1.0  # seconds between two looks at which backbones there are and how full they are
+_FLEET_PATIENCE = 30.0  # seconds for a fleet that starts anew, beyond those for a backbone
+_TOLD = 5  # times that a fleet which holds nothing is told what to hold before it is given up
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,29 @@ class ModelRoute:
     model: HostedModel
     patience: float = 300.0
 
-    def wait(self, at_least: int = 1) -> list[RoutedReplica]:
+    def wait(self, at_least: int = 1, patience: float | None = None) -> list[RoutedReplica]:
         """The backbones that are ready.
+
+        Args:
+            at_least: how many are needed.
+            patience: seconds to wait for them once the fleet is there, instead of the route's.
 
         Raises:
             FarmError: as the networks failed to load; UnavailableError when too few are ready in
                 time.
         """
-        while True:
-            found = result_of(self.fleet.route.remote(self.model.name, self.patience, at_least))
+        patience = self.patience if patience is None else patience
+        for _ in range(1 + _TOLD):
+            asked = self.fleet.route.remote(self.model.name, patience, at_least)
+            found = result_of(asked, patience + _FLEET_PATIENCE)
             if found is not None:
                 return found
-            result_of(self.fleet.host.remote(self.model))
+            # it is new, or started anew with its machine or alone: its backbones ended with it
+            result_of(self.fleet.host.remote(self.model), patience + _FLEET_PATIENCE)
+        raise UnavailableError(
+            f"the fleet forgot {self.model.name} {_TOLD} times: its process ends again and again; "
+            "look at `editfarm doctor`, then try again"
+        )
 
 
 class FleetReplicas:

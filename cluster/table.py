@@ -56,6 +56,8 @@ class FleetPlacement(_Row):
 
     num_cpus: Share
     max_restarts: Retries
+    max_task_retries: Retries
+    """Whatever it is asked may be asked twice, so callers need not know that it started anew."""
     tick_seconds: Seconds
     """How often it looks at every backbone."""
     depth_per_replica: Positive
@@ -132,6 +134,7 @@ TABLE = Table(
     fleet=FleetPlacement(
         num_cpus=0,
         max_restarts=-1,
+        max_task_retries=-1,
         tick_seconds=0.5,
         depth_per_replica=32,  # two full batches: one is computed while the other gathers
         idle_seconds=300.0,

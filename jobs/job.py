@@ -15,7 +15,7 @@ from farm.runner import versions
 from farm.runner.retention import check_quota
 from farm.storage.patient import PatientStore
 from farm.storage.store import check_writable
-from jobs.batch import Batch, Messages, OpenRunner, Survey, run_missing, survey
+from jobs.batch import Batch, EditRunner, Messages, OpenRunner, Survey, run_missing, survey
 from jobs.called import command_line
 from jobs.dispatch import Dispatcher, Flight, Limits
 from jobs.history import empty_history, load_history
@@ -132,7 +132,7 @@ class _Run:
             with self.monitor.starting():
                 runner = stack.enter_context(open_runner())
             flight = runner.flight(budget=self.options.edit_accelerator_seconds)
-            backbones = runner.describe()
+            backbones = _described(runner)
             self.monitor.replicas = max(1, len(backbones))
             with self.view.live(found.missing) as live:
                 dispatcher = self._dispatcher(flight, live)
@@ -144,9 +144,7 @@ class _Run:
             if dispatcher.stopped is not None:
                 self.totals.stopped = dispatcher.stopped.value
                 self.totals.left = found.total - len(self.spool)
-            with suppress(FarmError):
-                backbones = runner.describe()  # what they have loaded by now
-            return backbones
+            return _described(runner) or backbones  # what they have loaded by now
 
     def _dispatcher(self, flight: Flight, live: LiveView) -> Dispatcher:
         def watch(messages: Messages) -> None:
@@ -238,6 +236,14 @@ def _both_passes(run: _Run, open_runner: OpenRunner) -> list[dict[str, Any]]:
     )
     run.monitor.begin(found.missing, found.total)
     return run.run_missing(open_runner, found) if found.missing else []
+
+
+def _described(runner: EditRunner) -> list[dict[str, Any]]:
+    """What the backbones say of themselves; nothing where one is gone: no job stops for that."""
+    try:
+        return runner.describe()
+    except FarmError:
+        return []
 
 
 def _register(files: JobFiles, options: JobOptions, started: datetime, view: JobView) -> None:

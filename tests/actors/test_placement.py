@@ -52,7 +52,7 @@ def test_limits_and_the_fleet_s_options_are_the_tables_figures() -> None:
     limits = backbone_limits(row)
     assert (limits.max_batch, limits.max_queue, limits.max_tenant_queue) == (16, 1024, 7)
     assert (limits.step_seconds, limits.pad) == (9.0, True)
-    assert fleet_options() == {"num_cpus": 0, "max_restarts": -1}
+    assert fleet_options() == {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
 
 
 def test_every_trainer_that_fits_a_node_may_call_a_backbone_at_once() -> None:

@@ -301,3 +301,16 @@ def test_variations_share_no_seed(submit, manifest):
     found, _ = submit(manifest({"id": "a"}), "--variations", "2")
     assert {n: o["request"]["seed"] for n, o in found.items()} == {"a-v1": 0, "a-v2": 1}
     assert found["a-v1"]["result"]["edit_id"] != found["a-v2"]["result"]["edit_id"]
+
+
+def test_a_backbone_that_goes_as_the_job_begins_does_not_stop_it(submit, manifest, monkeypatch):
+    real, lost = InlineRunner.describe, [BackboneLostError("its node is gone")]
+
+    def describe(self):
+        if lost:
+            raise lost.pop()
+        return real(self)
+
+    monkeypatch.setattr(InlineRunner, "describe", describe)
+    found, _ = submit(manifest({"id": "a"}))
+    assert found["a"]["status"] == "done"
