@@ -224,8 +224,8 @@ def scenes() -> EditInfinityConfig:
     """
     optimiser = OptimiserConfig(learning_rate=1e-3)
     return EditInfinityConfig(
-        prompt=PromptConfig(train_textembedding_iter=3, optimiser=optimiser),
-        lora=LoraConfig(train_lora_iter=40, optimiser=optimiser, lora_dropout=0.0),
+        prompt=PromptConfig(optimiser=optimiser),
+        lora=LoraConfig(optimiser=optimiser, lora_dropout=0.0),
         editing=EditingConfig(
             guidance=3.0,
             tau=1.0,
