@@ -45,7 +45,7 @@ def main(
     steps: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's")] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="of what is drawn: another than before, to continue")
+        int, typer.Option(min=0, help="of scenes and batches; take a new one with --start-from")
     ] = 0,
     workers: Annotated[
         int, typer.Option(min=0, help="Ray Train workers; 0 trains in this process")
