@@ -63,7 +63,10 @@ class EditInfinityParameters(Strict):
     negative_prompt: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
     """What guidance leads away from; left out: nothing in particular."""
     candidates: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Drawings of the target, of which CLIP chooses the one that follows the words best."""
+    """Drawings of the target, of which CLIP chooses the one that follows the words best and is
+    built most like the source."""
+    structure_weight: Annotated[float, Field(ge=0, le=100)] | None = None
+    """How much the second counts in that choice; 0 where things may move and change their form."""
     prompt_rows: Annotated[int, Field(ge=1, le=100)] | None = None
     """Rows of the learned prompt."""
     lora_r: Annotated[int, Field(ge=1, le=64)] | None = None

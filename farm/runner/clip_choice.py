@@ -10,7 +10,7 @@ from torch import Tensor
 from farm.errors import InvalidPromptError, InvalidRequestError
 from farm.images import fit_to_model
 from farm.masks import Box
-from farm.methods.edit_infinity.choosing import Choice, choose, part_around
+from farm.methods.edit_infinity.choosing import Choice, Looks, choose, part_around
 from farm.regions import RegionsClient
 from farm.zoo.model_sets import ModelSet
 
@@ -27,10 +27,12 @@ class ClipChooser:
     Attributes:
         client: the frozen networks.
         prompts: token ids of the source prompt and of the target prompt.
+        structure_weight: see `choosing.choose`.
     """
 
     client: RegionsClient
     prompts: tuple[Sequence[int], Sequence[int]]
+    structure_weight: float
 
     def choose(
         self,
@@ -41,10 +43,12 @@ class ClipChooser:
         """See `choosing.choose`; two forwards of CLIP for each picture, one for each prompt."""
         box = part_around(inside, *source.shape[-2:])
         looks = [look for picture in (source, *drawings) for look in self._looks(picture, box)]
-        embeds = [score.embed for score in self.client.score_images(looks)]
-        was, *drawn = torch.stack(embeds).unflatten(0, (-1, 2))
+        seen = self.client.score_images(looks)
+        embeds = torch.stack([look.embed for look in seen]).unflatten(0, (-1, 2))
+        tokens = torch.stack([look.tokens for look in seen]).unflatten(0, (-1, 2))
+        was, drawn = Looks(embeds[0], tokens[0]), Looks(embeds[1:], tokens[1:])
         texts = (self.client.score_text(self.prompts[0]), self.client.score_text(self.prompts[1]))
-        return choose(torch.stack(drawn), was, texts)
+        return choose(drawn, was, texts, self.structure_weight)
 
     def _looks(self, picture: Image, box: Box) -> tuple[Image, Image]:
         """The square in the middle, and the part around the region."""

@@ -162,7 +162,8 @@ class EditInfinityRun:
             self.request.source_prompt, self.request.target_prompt, bench.model_set
         )
         spec, alone = bench.model_set.spec, self.request.deterministic
-        return ClipChooser(RegionsClient(bench.executor, spec, alone=alone), prompts)
+        client = RegionsClient(bench.executor, spec, alone=alone)
+        return ClipChooser(client, prompts, self.config.editing.structure_weight)
 
     def _frame(self, original: DecodedImage) -> Frame:
         height, width = original.image.shape[-2:]

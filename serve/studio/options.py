@@ -145,6 +145,16 @@ _EDIT_INFINITY = MethodTab(
         _share("threshold", "Region threshold", "Higher is a smaller region."),
         Option("guidance", "Guidance", "How strongly words count.", "number", 1, 30),
         _count("candidates", "Drawings", "The one that follows the words best is taken.", 64),
+        Option(
+            "structure_weight",
+            "Keep the build",
+            "In that choice; 0 where things may move and change their form.",
+            "number",
+            0,
+            100,
+            (),
+            True,
+        ),
         Option("tau", "Temperature", "Of the draws.", "number", 0.01, 10, (), True),
         Option(
             "kernel",

@@ -31,7 +31,9 @@ def test_the_best_is_given_and_all_are_shown(full, full_host, store):
     assert {one["drawing"] for one in said} == set(range(5))
     scores = [one["score"] for one in said]
     assert scores == sorted(scores, reverse=True)
-    assert scores == pytest.approx([one["direction"] + one["text"] for one in said])
+    assert scores == pytest.approx(
+        [one["direction"] + one["text"] - one["structure"] for one in said]
+    )
     assert picture(store, result, "candidates.png").shape == (3, 2 * 24, 4 * 24)
     # drawing n of more is drawing n of fewer: what is best of three follows from what was said
     best = min(range(3), key=lambda n: [one["drawing"] for one in said].index(n))
@@ -39,6 +41,14 @@ def test_the_best_is_given_and_all_are_shown(full, full_host, store):
     assert json.loads(load_output(store, three, "candidates.json"))[0]["drawing"] == best
     same = picture(store, three).equal(picture(store, result))
     assert same == (best == said[0]["drawing"])
+
+
+def test_without_weight_for_structure_the_words_alone_choose(full, full_host, store):
+    result = run_edit(prepared(full, candidates=5, tau=2.0, structure_weight=0), store, full_host)
+    said = json.loads(load_output(store, result, "candidates.json"))
+    found = [one["score"] for one in said]
+    assert found == sorted(found, reverse=True)
+    assert found == pytest.approx([one["direction"] + one["text"] for one in said])
 
 
 def test_they_share_the_inversion_and_cost_what_is_planned(full, full_host, store):

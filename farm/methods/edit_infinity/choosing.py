@@ -1,4 +1,4 @@
-"""Which of several drawings of one edit is given: the one that CLIP sees moved as the words did."""
+"""Which of several drawings is given: it moved as the words did, and is built as the source is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,27 @@ from torch import Tensor
 
 from farm.errors import EditDivergedError
 from farm.losses.clip import text_similarity
+from farm.losses.structure import structure_loss
 from farm.masks import Box
 from farm.training import keyed_generator
 
 Image = Float[Tensor, "3 image_height image_width"]
 Inside = Bool[Tensor, "fine_height fine_width"]
 Embedding = Float[Tensor, " embed"]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What CLIP saw of pictures, each looked at in the same places.
+
+    Attributes:
+        embeds: in the space shared with texts.
+        tokens: of one layer, for structure.
+    """
+
+    embeds: Float[Tensor, "*pictures looks embed"]
+    tokens: Float[Tensor, "*pictures looks places width"]
+
 
 _CANDIDATE = "candidate"
 
@@ -37,19 +52,29 @@ class Candidate:
         direction: cosine of its move from the source with the prompts' move; -1 to 1, mean of the
             whole picture and of the part around the region.
         text: cosine with the target prompt; the same.
+        structure: how differently from the source it is built: root mean square difference of the
+            self-similarities of CLIP's tokens, 0 to 2; the same.
+        structure_weight: of that in the score.
     """
 
     direction: float
     text: float
+    structure: float
+    structure_weight: float
 
     @property
     def score(self) -> float:
         """What decides."""
-        return self.direction + self.text
+        return self.direction + self.text - self.structure_weight * self.structure
 
     def figures(self) -> dict[str, float]:
         """By name."""
-        return {"score": self.score, "direction": self.direction, "text": self.text}
+        return {
+            "score": self.score,
+            "direction": self.direction,
+            "text": self.text,
+            "structure": self.structure,
+        }
 
 
 @dataclass(frozen=True)
@@ -67,34 +92,39 @@ class Choice:
 
 
 def choose(
-    drawings: Float[Tensor, "drawings looks embed"],
-    source: Float[Tensor, "looks embed"],
+    drawings: Looks,
+    source: Looks,
     texts: tuple[Embedding, Embedding],
+    structure_weight: float,
 ) -> Choice:
     """The drawing with the best score; the first of equals (D14).
 
     Args:
-        drawings: CLIP's embeddings of each drawing, by where it looked.
-        source: of the picture as it was, likewise.
-        texts: of the source prompt and of the target prompt.
+        drawings: what CLIP saw of each.
+        source: of the picture as it was, likewise, in the same places.
+        texts: embeddings of the source prompt and of the target prompt.
+        structure_weight: how much it counts against a drawing that it is built unlike the source.
 
     Raises:
-        EditDivergedError: a drawing's embedding is not finite.
+        EditDivergedError: what CLIP saw of a drawing is not finite.
     """
     was, asked = texts
-    directions = text_similarity(drawings - source, asked - was).mean(dim=1)
-    agreements = text_similarity(drawings, asked).mean(dim=1)
-    found = tuple(
-        Candidate(direction, text)
-        for direction, text in zip(directions.tolist(), agreements.tolist(), strict=True)
-    )
-    scores = directions + agreements
-    if not scores.isfinite().all():
+    directions = text_similarity(drawings.embeds - source.embeds, asked - was).mean(dim=1)
+    agreements = text_similarity(drawings.embeds, asked).mean(dim=1)
+    by_look = [
+        structure_loss(drawings.tokens[:, look], source.tokens[look]).sqrt()
+        for look in range(len(source.tokens))
+    ]
+    structures = torch.stack(by_look, dim=1).mean(dim=1)
+    figures = torch.stack([directions, agreements, structures], dim=1)
+    found = tuple(Candidate(*row, structure_weight) for row in figures.tolist())
+    scores = [one.score for one in found]
+    if not figures.isfinite().all():
         raise EditDivergedError(
-            f"CLIP's scores of the {len(found)} drawings are {scores.tolist()}: take another seed, "
-            "or lower guidance"
+            f"CLIP's scores of the {len(found)} drawings are {scores}: take another seed, or lower "
+            "guidance"
         )
-    return Choice(int(scores.argmax()), found)
+    return Choice(scores.index(max(scores)), found)
 
 
 def part_around(inside: Inside, height: int, width: int) -> Box:

@@ -99,6 +99,8 @@ class EditingConfig(_Config):
     negative_prompt: str | None = None
     candidates: Annotated[int, Field(ge=1, le=64)] = 1
     """Drawings of the target, of which CLIP chooses one (D14)."""
+    structure_weight: Annotated[float, Field(ge=0)] = 1.0
+    """How much it counts against one of several drawings that it is built unlike the source (D14)."""
     paste_back: bool = False
     """The original's own pixels where nothing was to change (PAPER.md D9)."""
     paste_threshold: Share = 0.0

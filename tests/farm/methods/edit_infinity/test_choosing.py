@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from farm.errors import EditDivergedError
-from farm.methods.edit_infinity.choosing import Choice, choose, part_around, seeds_of
+from farm.methods.edit_infinity.choosing import Choice, Looks, choose, part_around, seeds_of
 from tests.farm.methods.edit_infinity.runs import small
 from tests.farm.methods.edit_infinity.test_stages import Edit
 
@@ -18,9 +18,17 @@ def at(*place):
     return torch.tensor(place)
 
 
-def chosen(*drawings, source=SOURCE):
+ALIKE = torch.eye(2)
+"""Tokens of two places that have nothing in common: self-similarity [[1, 0], [0, 1]]."""
+FLAT = torch.ones(2, 2)
+"""Tokens of two places that are the same: self-similarity [[1, 1], [1, 1]]."""
+
+
+def chosen(*drawings, source=SOURCE, tokens=None, weight=0.0):
     """Of drawings that were looked at in one place."""
-    return choose(torch.stack(drawings)[:, None], source[None], (WAS, ASKED))
+    tokens = [ALIKE] * len(drawings) if tokens is None else tokens
+    seen = Looks(torch.stack(drawings)[:, None], torch.stack(tokens)[:, None])
+    return choose(seen, Looks(source[None], ALIKE[None]), (WAS, ASKED), weight)
 
 
 def test_scores_are_the_cosines_of_the_move_and_with_the_target():
@@ -41,10 +49,32 @@ def test_the_drawing_that_moved_as_the_words_did_is_chosen():
 def test_every_look_counts_alike():
     along, aside = SOURCE + (ASKED - WAS), at(2.0, 0.0, 0.0)
     looks = torch.stack([torch.stack([along, aside]), torch.stack([aside, along])])
-    first, second = choose(looks, SOURCE.expand(2, 3), (WAS, ASKED)).candidates
+    tokens = torch.stack([torch.stack([ALIKE, FLAT]), torch.stack([FLAT, ALIKE])])
+    was = Looks(SOURCE.expand(2, 3), ALIKE.expand(2, 2, 2))
+    first, second = choose(Looks(looks, tokens), was, (WAS, ASKED), 1.0).candidates
     assert first == second
+    assert first.structure == pytest.approx((0 + math.sqrt(1 / 2)) / 2)
     assert first.direction == pytest.approx((1 + 0) / 2)
     assert first.text == pytest.approx((1 / math.sqrt(3) + 0) / 2)
+
+
+def test_structure_is_the_root_mean_square_difference_of_self_similarities():
+    """Two of the four cosines differ by one."""
+    (same,) = chosen(ASKED, tokens=[3 * ALIKE], weight=2.0).candidates
+    assert same.structure == 0
+    assert same.score == pytest.approx(same.direction + same.text)
+    (other,) = chosen(ASKED, tokens=[FLAT], weight=2.0).candidates
+    assert other.structure == pytest.approx(math.sqrt(2 / 4))
+    # a difference of numbers near one, in single precision
+    assert other.score == pytest.approx(same.score - 2 * math.sqrt(2 / 4), abs=1e-6)
+
+
+@pytest.mark.parametrize(("weight", "number"), [(0.0, 0), (1.0, 1)])
+def test_of_two_that_follow_the_words_the_one_built_as_the_source_is_chosen(weight, number):
+    better, good = SOURCE + (ASKED - WAS), SOURCE + 0.9 * (ASKED - WAS)
+    found = chosen(better, good, tokens=[FLAT, ALIKE], weight=weight)
+    assert found.number == number
+    assert found.best_first == (number, 1 - number)
 
 
 def marked(top, bottom, left, right, cells=8):
@@ -78,6 +108,8 @@ def test_the_first_of_equals_is_chosen():
 def test_a_drawing_that_is_not_finite_is_an_error():
     with pytest.raises(EditDivergedError, match="2 drawings"):
         chosen(ASKED, at(math.nan, 0.0, 0.0))
+    with pytest.raises(EditDivergedError, match="2 drawings"):
+        chosen(ASKED, ASKED, tokens=[ALIKE, math.nan * ALIKE])
 
 
 def test_seeds_differ_and_more_candidates_keep_those_before():
