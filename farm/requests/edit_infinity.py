@@ -62,6 +62,9 @@ class EditInfinityParameters(Strict):
     """Where guidance mixes: 0 logits, -m the m-th block from the end."""
     negative_prompt: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
     """What guidance leads away from; left out: nothing in particular."""
+    source_noise: bool | None = None
+    """Draw with the noise that gives the source under the source prompt: what the words leave as it
+    was stays more as it was, and drawings differ less from each other."""
     candidates: Annotated[int, Field(ge=1, le=64)] | None = None
     """Drawings of the target, of which CLIP chooses the one that follows the words best and is
     built most like the source."""

@@ -155,6 +155,13 @@ _EDIT_INFINITY = MethodTab(
             (),
             True,
         ),
+        Option(
+            "source_noise",
+            "Draw by the source",
+            "What the words leave as it was stays more so.",
+            "switch",
+            folded=True,
+        ),
         Option("tau", "Temperature", "Of the draws.", "number", 0.01, 10, (), True),
         Option(
             "kernel",

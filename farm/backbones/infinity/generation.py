@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,8 +10,23 @@ from torch import Tensor
 
 from farm.backbones.infinity.attention import Tokens
 from farm.backbones.infinity.cache import LayerCache, new_cache
-from farm.backbones.infinity.quantiser import codes_of, next_inputs, resize, to_cells
-from farm.backbones.infinity.sampling import Filter, KeyedNoise, draw, probabilities
+from farm.backbones.infinity.loss import margins_of
+from farm.backbones.infinity.quantiser import (
+    accumulate,
+    codes_of,
+    next_inputs,
+    resize,
+    teacher_inputs,
+    to_cells,
+    to_tokens,
+)
+from farm.backbones.infinity.sampling import (
+    Filter,
+    KeyedNoise,
+    draw,
+    in_hindsight,
+    probabilities,
+)
 from farm.backbones.infinity.schedules import Schedule
 from farm.backbones.infinity.transformer import (
     PLAIN,
@@ -20,6 +36,10 @@ from farm.backbones.infinity.transformer import (
     PassOptions,
 )
 from farm.errors import InvalidRequestError
+
+_Known: TypeAlias = tuple[
+    Bool[Tensor, "batch tokens token_bits"], Float[Tensor, "batch tokens token_bits"]
+]
 
 
 @dataclass(frozen=True)
@@ -47,10 +67,14 @@ class Keep:
     Attributes:
         bits: the source's, of every scale.
         weight: w, 1 = the source, 0 = what is generated.
+        log_odds: of a one, with which the source's own bits are thought to be drawn, of all
+            scales one after the other (`source_log_odds`): what is generated is then drawn with the
+            noise that gives the source under them. None: with noise of its own.
     """
 
     bits: Sequence[Tensor]
     weight: Float[Tensor, "batch 1 height width"]
+    log_odds: Float[Tensor, "batch all_tokens token_bits"] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +147,7 @@ class Generation:
         options = self._options(scale)
         logits = self.transformer.next_scale(self.text, inputs, scale, schedule, cache, options)
         logits = self._guided(logits, scale)
-        bits = _drawn(logits, self.rule, noise)
+        bits = _drawn(logits, self.rule, noise, self._known(scale))
         cells = to_cells(bits, schedule.grids[scale], schedule.cell)
         codes = resize(codes_of(cells), schedule.latent_size)
         if self.keep is not None:
@@ -134,35 +158,67 @@ class Generation:
         following = None if is_last else next_inputs(total, schedule, scale + 1)
         return ScaleStep(logits, bits, total), following
 
+    def _known(self, scale: int) -> _Known | None:
+        """The source's bits of a scale and their odds, where the noise is theirs."""
+        if self.keep is None or self.keep.log_odds is None:
+            return None
+        schedule = self.schedule
+        start, length = schedule.starts[scale], schedule.lengths[scale]
+        bits = to_tokens(self.keep.bits[scale], schedule.cell)
+        return bits, self.keep.log_odds[:, start : start + length]
+
     def _options(self, scale: int) -> PassOptions:
-        """For both branches, and with their tokens mixed where guidance is inserted at a block."""
         if not self.guided:
             return self.options
-        options = self.options
-        if options.lora is not None:
-            options = replace(options, lora=options.lora.repeated(2))
-        if self.insertion == 0:
-            return options
-        strength = self.strength[:, scale, None, None]
-        mixed_after = len(self.text.text) + self.insertion
-
-        def mix(block: int, x: Tokens) -> Tokens:
-            if block != mixed_after:
-                return x
-            cond, uncond = x.chunk(2)
-            return (strength * cond + (1 - strength) * uncond).repeat(2, 1, 1)
-
-        return replace(options, after_block=mix)
+        blocks = len(self.text.text)
+        return _for_both(self.options, blocks, self.insertion, self.strength[:, scale, None, None])
 
     def _guided(self, logits: Float[Tensor, "branches tokens two_bits"], scale: int) -> Logits:
         temperature = self.temperature[:, scale, None, None]
         if not self.guided:
             return logits / temperature
-        cond, uncond = logits.chunk(2)
-        if self.insertion != 0:
-            return cond / temperature
         strength = self.strength[:, scale, None, None]
-        return strength * (cond / temperature) + (1 - strength) * (uncond / temperature)
+        return _mixed(logits, self.insertion, strength, temperature)
+
+
+@torch.no_grad()
+def source_log_odds(
+    transformer: Infinity,
+    given: Conditioning,
+    schedule: Schedule,
+    guidance: Guidance,
+    bits: Sequence[Tensor],
+    *,
+    options: PassOptions = PLAIN,
+) -> Float[Tensor, "batch all_tokens token_bits"]:
+    """The log odds of a one for every bit of a picture, had `generate` drawn it.
+
+    One pass over all scales, of two copies with guidance, each scale from the picture's own bits
+    before. What a `Filter` would not let be drawn still has its odds.
+
+    Args:
+        transformer: the model.
+        given: the text.
+        schedule: the scales.
+        guidance: how strongly the text counts.
+        bits: of every scale.
+        options: of the pass, for one copy of the samples.
+    """
+    check_insertion(transformer, guidance.insertion)
+    inputs = teacher_inputs(accumulate(bits, schedule), schedule)
+    lengths = torch.tensor(schedule.lengths, device=inputs.device)
+
+    def by_token(scales: Float[Tensor, "batch scales"]) -> Float[Tensor, "batch all_tokens 1"]:
+        return scales.repeat_interleave(lengths, dim=1)[..., None]
+
+    temperature, strength = by_token(guidance.temperature), by_token(guidance.strength)
+    if guidance.uncond is None:
+        logits, _ = transformer(given, inputs, schedule, options)
+        return margins_of(logits / temperature)
+    both = joined(given, guidance.uncond)
+    options = _for_both(options, len(both.text), guidance.insertion, strength)
+    logits, _ = transformer(both, inputs.repeat(2, 1, 1), schedule, options)
+    return margins_of(_mixed(logits, guidance.insertion, strength, temperature))
 
 
 def generate(
@@ -265,11 +321,44 @@ def _present(given: Conditioning, rows: int) -> Bool[Tensor, "batch rows"]:
     return torch.ones(len(given.pooled), rows, dtype=torch.bool, device=given.pooled.device)
 
 
+def _for_both(
+    options: PassOptions, blocks: int, insertion: int, strength: Float[Tensor, "batch _ 1"]
+) -> PassOptions:
+    """For both branches, and with their tokens mixed where guidance is inserted at a block."""
+    if options.lora is not None:
+        options = replace(options, lora=options.lora.repeated(2))
+    if insertion == 0:
+        return options
+
+    def mix(block: int, x: Tokens) -> Tokens:
+        if block != blocks + insertion:
+            return x
+        cond, uncond = x.chunk(2)
+        return (strength * cond + (1 - strength) * uncond).repeat(2, 1, 1)
+
+    return replace(options, after_block=mix)
+
+
+def _mixed(
+    logits: Float[Tensor, "branches tokens two_bits"],
+    insertion: int,
+    strength: Float[Tensor, "batch _ 1"],
+    temperature: Float[Tensor, "batch _ 1"],
+) -> Logits:
+    """Both branches' logits as one, by temperature."""
+    cond, uncond = logits.chunk(2)
+    if insertion != 0:
+        return cond / temperature
+    return strength * (cond / temperature) + (1 - strength) * (uncond / temperature)
+
+
 def _drawn(
-    logits: Logits, rule: Filter, noise: KeyedNoise | None
+    logits: Logits, rule: Filter, noise: KeyedNoise | None, known: _Known | None
 ) -> Bool[Tensor, "batch tokens token_bits"]:
     pairs = logits.unflatten(-1, (-1, 2))
     if noise is None or rule.top_k == 1:
         return pairs[..., 1] > pairs[..., 0]
-    each = noise.draw(pairs.shape[1] * pairs.shape[2], logits.device)
-    return draw(probabilities(pairs, rule), each.view(pairs.shape))
+    each = noise.draw(pairs.shape[1] * pairs.shape[2], logits.device).view(pairs.shape)
+    if known is not None:
+        each = in_hindsight(each, *known)
+    return draw(probabilities(pairs, rule), each)

@@ -40,6 +40,14 @@ INFINITY_INPUTS: Mapping[str, Inputs] = {
     },
     "infinity.bit_accuracy": {"text": _TEXT, "bits": _BYTES, **_ADAPTERS},
     "infinity.word_attention": {"text": _TEXT, "span": Takes("any"), "bits": _BYTES},
+    "infinity.log_odds": {
+        "text": _TEXT,
+        "bits": _BYTES,
+        "guidance": _SCALES,
+        "temperature": _SCALES,
+        "negative": Takes(_TEXT.axes, optional=True),
+        **_ADAPTERS,
+    },
     "infinity.edit": {
         "text": _TEXT,
         "bits": _BYTES,
@@ -48,6 +56,7 @@ INFINITY_INPUTS: Mapping[str, Inputs] = {
         "temperature": _SCALES,
         "seed": Takes(kind="integer"),
         "negative": Takes(_TEXT.axes, optional=True),
+        "log_odds": Takes("any any", optional=True),
         **_ADAPTERS,
     },
 }

@@ -16,7 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from farm.backbones.infinity.cache import LayerCache, new_cache
-from farm.backbones.infinity.generation import Generation, Keep, check_insertion, joined
+from farm.backbones.infinity.generation import (
+    Generation,
+    Guidance,
+    Keep,
+    check_insertion,
+    joined,
+    source_log_odds,
+)
 from farm.backbones.infinity.lora import Dropout, Lora, LoraShape
 from farm.backbones.infinity.loss import BitLoss, bit_loss
 from farm.backbones.infinity.maps import attention_map
@@ -126,12 +133,41 @@ def word_attention(networks: InfinityNetworks, tensors: Tensors, static: Static)
     return Batch({"map": maps}, {"infinity_forward": 1})
 
 
+def log_odds(networks: InfinityNetworks, tensors: Tensors, static: Static) -> Batch:
+    """Log odds of a one with which `infinity.edit` would draw packed `bits`, under their own text.
+
+    Taken with the same guidance, `insertion`, temperature, `negative` and adapters as that.
+    """
+    schedule = _schedule(networks, static)
+    biases = _options(static, None).biases
+    with torch.no_grad():
+        given = networks.transformer.condition(tensors["text"], biases=biases)
+        uncond = None
+        if _guided(static):
+            uncond = networks.transformer.condition(_negative(networks, tensors), biases=biases)
+        odds = source_log_odds(
+            networks.transformer,
+            given,
+            schedule,
+            Guidance(
+                uncond,
+                tensors["guidance"],
+                tensors["temperature"],
+                _integer(static, "insertion", 0),
+            ),
+            _bits(networks, tensors["bits"], schedule),
+            options=_options(static, _given_lora(networks, tensors, static)),
+        )
+    return Batch({"log_odds": odds}, {"infinity_forward": _copies(static)})
+
+
 class Edit(Stepped):
     """A picture for the text that keeps the source where `weight` says so (spec §5.7).
 
-    Weights of 0 everywhere keep nothing: plain text to image. Adapters are optional, and so is
-    `negative`, the text that guidance leads away from. A step is a scale: pictures of one kind
-    that are at the same scale share a batch, and others' work comes between two scales.
+    Weights of 0 everywhere keep nothing: plain text to image. Adapters are optional, and so are
+    `negative`, the text that guidance leads away from, and `log_odds`, of `infinity.log_odds`: with
+    them the picture is drawn with the noise that gives the source. A step is a scale: pictures of
+    one kind that are at the same scale share a batch, and others' work comes between two scales.
     """
 
     def begin(self, networks: InfinityNetworks, tensors: Tensors, static: Static) -> Midway:
@@ -139,6 +175,7 @@ class Edit(Stepped):
         check_insertion(networks.transformer, _integer(static, "insertion", 0))
         _bits(networks, tensors["bits"], schedule)  # refused now if it cannot be unpacked
         _given_lora(networks, tensors, static)
+        _check_log_odds(networks, tensors, schedule)
         biases = _options(static, None).biases
         with torch.no_grad():
             text = networks.transformer.condition(tensors["text"], biases=biases)
@@ -195,6 +232,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "infinity.lora_loss": lora_loss,
     "infinity.bit_accuracy": bit_accuracy,
     "infinity.word_attention": word_attention,
+    "infinity.log_odds": log_odds,
     "infinity.edit": Edit(),
 }
 
@@ -316,9 +354,23 @@ def _generation(networks: InfinityNetworks, state: State, static: Static) -> Gen
         state["temperature"],
         _integer(static, "insertion", 0),
         Filter(_integer(static, "top_k", 0), _number(static, "top_p", 0.0)),
-        Keep(_bits(networks, state["bits"], schedule), state["weight"][:, None]),
+        Keep(
+            _bits(networks, state["bits"], schedule),
+            state["weight"][:, None],
+            state.get("log_odds"),
+        ),
         _options(static, _given_lora(networks, state, static)),
     )
+
+
+def _check_log_odds(networks: InfinityNetworks, tensors: Tensors, schedule: Schedule) -> None:
+    odds = tensors.get("log_odds")
+    expected = (schedule.num_tokens, networks.transformer.config.token_bits)
+    if odds is not None and tuple(odds.shape[1:]) != expected:
+        raise InvalidRequestError(
+            f"found log odds of {tuple(odds.shape[1:])} bits, expected {expected}, tokens of the "
+            f"schedule {schedule.name} and bits of each: take them from infinity.log_odds"
+        )
 
 
 def _negative(networks: InfinityNetworks, tensors: Tensors) -> Rows:

@@ -8,6 +8,9 @@ from torch import Tensor
 
 BitLogits = Float[Tensor, "*batch 2"]
 
+_LEAST = 1e-30
+"""Thresholds are divided by, and single precision can."""
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -38,6 +41,37 @@ def probabilities(logits: BitLogits, rule: Filter) -> BitLogits:
 def draw(chances: BitLogits, noise: Float[Tensor, "*batch 2"]) -> Bool[Tensor, "*batch"]:
     """One draw for each bit: the largest of p / e with e exponential noise, as torch draws."""
     return (chances / noise).argmax(-1) == 1
+
+
+def in_hindsight(
+    noise: Float[Tensor, "*batch 2"],
+    bits: Bool[Tensor, "*batch"],
+    log_odds: Float[Tensor, "*batch"],
+) -> Float[Tensor, "*batch 2"]:
+    """Noise as it must have been for `draw` to give known bits, as random as these leave it.
+
+    Two values are drawn as one threshold, u = e_1 / (e_0 + e_1) < p_1, uniform before anything is
+    known: a one says that it was below the chance of a one, a zero that it was not. Drawing with
+    it for other chances is the counterfactual of a Gumbel-max draw (arXiv:1905.05824): a bit
+    changes only where its chance moved to the other side of the threshold.
+
+    Args:
+        noise: exponential, not looked back from anything.
+        bits: what was drawn.
+        log_odds: of a one, with which it was drawn; chances themselves would not tell a bit that
+            is all but impossible from one that is twice as likely.
+
+    Returns:
+        Pairs for `draw`, which sum to one.
+    """
+    above, below = (noise / noise.sum(-1, keepdim=True)).unbind(-1)
+    below, above = below * log_odds.sigmoid(), above * (-log_odds).sigmoid()
+    pairs = torch.where(
+        bits[..., None],
+        torch.stack([1 - below, below], dim=-1),
+        torch.stack([above, 1 - above], dim=-1),
+    )
+    return pairs.clamp(min=_LEAST)
 
 
 class KeyedNoise:

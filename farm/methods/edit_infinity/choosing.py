@@ -117,7 +117,10 @@ def choose(
     ]
     structures = torch.stack(by_look, dim=1).mean(dim=1)
     figures = torch.stack([directions, agreements, structures], dim=1)
-    found = tuple(Candidate(*row, structure_weight) for row in figures.tolist())
+    found = tuple(
+        Candidate(direction, text, structure, structure_weight)
+        for direction, text, structure in figures.tolist()
+    )
     scores = [one.score for one in found]
     if not figures.isfinite().all():
         raise EditDivergedError(

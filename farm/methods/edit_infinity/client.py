@@ -78,6 +78,8 @@ class EditQuery:
         insertion: where guidance mixes: 0 logits, -m the m-th block from the end.
         adapters: of this source.
         negative: text rows that guidance leads away from; None: no text.
+        log_odds: of a one, with which the source's bits are thought to be drawn
+            (`InfinityClient.log_odds`): the noise is what gives the source under them.
     """
 
     text: Rows
@@ -91,6 +93,7 @@ class EditQuery:
     insertion: int = 0
     adapters: Adapters | None = None
     negative: Float[Tensor, "other_rows text_width"] | None = None
+    log_odds: Float[Tensor, "tokens token_bits"] | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,15 @@ class InfinityClient:
         )
         return _tensor(answer, "map")
 
+    def log_odds(
+        self, query: EditQuery, text: Rows, layout: Layout
+    ) -> Float[Tensor, "tokens token_bits"]:
+        """Log odds of a one with which a query's source would be drawn, were `text` its text."""
+        arrays: dict[str, Tensor | np.ndarray] = {"text": text, "bits": query.bits}
+        drawing, static = _drawing_arrays(query)
+        answer = self._ask("infinity.log_odds", layout, arrays | drawing, **static)
+        return _tensor(answer, "log_odds")
+
     def edit(self, query: EditQuery, layout: Layout) -> tuple[Image, Packed]:
         """The picture, and the packed bits that were drawn for it before the source was kept."""
         return self.edit_all([query], layout)[0]
@@ -199,19 +211,15 @@ class InfinityClient:
             "text": query.text,
             "bits": query.bits,
             "weight": query.weight,
-            "guidance": np.asarray(query.guidance, dtype=np.float32),
-            "temperature": np.asarray(query.temperature, dtype=np.float32),
             "seed": np.asarray(query.seed, dtype=np.int64),
         }
-        if query.negative is not None:
-            arrays["negative"] = query.negative
-        lora, static = _lora_arrays(query.adapters)
+        if query.log_odds is not None:
+            arrays["log_odds"] = query.log_odds
+        drawing, static = _drawing_arrays(query)
         return self._call(
             "infinity.edit",
             layout,
-            arrays | lora,
-            guided=is_guided(query.guidance),
-            insertion=query.insertion,
+            arrays | drawing,
             top_k=query.top_k,
             top_p=query.top_p,
             **static,
@@ -252,6 +260,21 @@ def _training_arrays(query: TrainingQuery) -> dict[str, Tensor | np.ndarray]:
         "dropped": np.asarray(query.dropped),
         "divergence_weight": _scalar(query.divergence_weight),
     }
+
+
+def _drawing_arrays(
+    query: EditQuery,
+) -> tuple[dict[str, Tensor | np.ndarray], dict[str, int | bool]]:
+    """What decides how likely bits are, besides the text."""
+    arrays: dict[str, Tensor | np.ndarray] = {
+        "guidance": np.asarray(query.guidance, dtype=np.float32),
+        "temperature": np.asarray(query.temperature, dtype=np.float32),
+    }
+    if query.negative is not None:
+        arrays["negative"] = query.negative
+    lora, static = _lora_arrays(query.adapters)
+    guided = {"guided": is_guided(query.guidance), "insertion": query.insertion}
+    return arrays | lora, static | guided
 
 
 def _lora_arrays(

@@ -97,10 +97,12 @@ class EditingConfig(_Config):
     top_p: Share = 0.97
     cfg_insertion: Annotated[int, Field(le=0)] = 0
     negative_prompt: str | None = None
+    source_noise: bool = False
+    """Draw with the noise that gives the source under the source prompt (D16)."""
     candidates: Annotated[int, Field(ge=1, le=64)] = 1
     """Drawings of the target, of which CLIP chooses one (D14)."""
     structure_weight: Annotated[float, Field(ge=0)] = 1.0
-    """How much it counts against one of several drawings that it is built unlike the source (D14)."""
+    """How much it counts against one of several that it is built unlike the source (D14)."""
     paste_back: bool = False
     """The original's own pixels where nothing was to change (PAPER.md D9)."""
     paste_threshold: Share = 0.0
@@ -175,6 +177,7 @@ def reference_switches(config: EditInfinityConfig) -> EditInfinityConfig:
                     "kernel": "released",
                     "grow": 0.0,
                     "large_threshold": None,
+                    "source_noise": False,
                     "candidates": 1,
                     "plotted_mask": True,
                     "paste_back": False,
@@ -211,6 +214,7 @@ def paper() -> EditInfinityConfig:
             tau=0.5,  # spec §5.7
             top_k=900,  # spec §5.7
             top_p=0.97,  # spec §5.7
+            source_noise=False,  # D16
             candidates=1,  # D14
             paste_back=False,  # D9
             paste_threshold=0.0,  # D15
@@ -233,6 +237,7 @@ def scenes() -> EditInfinityConfig:
             tau=1.0,
             large_threshold=0.7,
             grow=1.0,
+            source_noise=True,
             candidates=8,
             paste_back=True,
             paste_threshold=0.12,

@@ -33,11 +33,14 @@ class Target:
             used.
         adapters: of the source, where they are used.
         negative: rows that guidance leads away from; None: no text.
+        source: rows of the source prompt, made as `text` is, whose odds decide the noise (D16);
+            None: noise that knows no source.
     """
 
     text: Rows
     adapters: Adapters | None = None
     negative: Float[Tensor, "other_rows text_width"] | None = None
+    source: Float[Tensor, "source_rows text_width"] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def edit(
     """Generate the target and keep of the source what the region says.
 
     Costs the work of one forward pass, of two with guidance, and a decoding, for each candidate;
-    of several one is chosen (D14).
+    of several one is chosen (D14). The source's noise costs such a pass for all of them (D16).
 
     Args:
         codes: the source.
@@ -99,6 +102,8 @@ def edit(
         adapters=target.adapters,
         negative=target.negative,
     )
+    if target.source is not None:
+        query = replace(query, log_odds=client.log_odds(query, target.source, layout))
     queries = [replace(query, seed=drawn) for drawn in seeds_of(seed, config.candidates)]
     drawn: list[tuple[Tensor, Tensor]] = []
     for group in _groups(queries):

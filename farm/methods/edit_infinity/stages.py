@@ -81,20 +81,31 @@ class Session:
         if self.plan.region == "attention":
             return keep_source(codes, region)
         editing = self.config.editing
-        text = self._embed(self.plan.target)
-        if editing.use_concat_embedding:
-            assert prompt is not None, "the plan makes the prompt that the target is given"
-            text = torch.cat([text, prompt.rows(editing.use_embedding_iter)])
+        text = self._with_learned(self._embed(self.plan.target), prompt)
         adapters = None
         if editing.use_lora:
             assert lora is not None, "the plan makes the adapters that the edit uses"
             adapters = adapters_of(lora.flat(editing.use_lora_iter), self.config.lora)
         negative = None if self.plan.negative is None else self._embed(self.plan.negative)
-        target = Target(text, adapters, negative)
+        source = None
+        if editing.source_noise:
+            tokens = self.plan.training if editing.use_concat_embedding else self.plan.source
+            source = self._with_learned(self._embed(tokens), prompt)
+        target = Target(text, adapters, negative, source)
         steps = edit(
             codes, target, region, self.client, editing, seed=self.seed, chooser=self.chooser
         )
         return (yield from steps)
+
+    def _with_learned(
+        self, text: Rows, prompt: LearnedPrompt | None
+    ) -> Float[Tensor, "all_rows text_width"]:
+        """A text as an edit takes it: with the learned rows, where these are used."""
+        editing = self.config.editing
+        if not editing.use_concat_embedding:
+            return text
+        assert prompt is not None, "the plan makes the prompt that the target is given"
+        return torch.cat([text, prompt.rows(editing.use_embedding_iter)])
 
     def _embed(self, tokens: Tokens) -> Rows:
         return self.client.embed(tokens.ids)

@@ -31,8 +31,14 @@ def _edit_work(plan: EditPlan, config: EditInfinityConfig) -> dict[str, int]:
     texts = 1 if plan.negative is None else 2
     branches = 2 if is_guided((config.editing.guidance,)) else 1
     drawn = config.editing.candidates
+    looked_back = 1 if config.editing.source_noise else 0
     chosen = {"scorer_text_forward": 2, "scorer_forward": 2 * (drawn + 1)} if drawn > 1 else {}
-    return {_TEXT: texts, _FORWARD: branches * drawn, "bsq_decode": drawn, **chosen}
+    return {
+        _TEXT: texts + looked_back,
+        _FORWARD: branches * (drawn + looked_back),
+        "bsq_decode": drawn,
+        **chosen,
+    }
 
 
 def _counted(units: dict[str, int]) -> dict[str, int]:

@@ -75,6 +75,23 @@ def edit_call(seed, *, guided=True, **static):
     return Call("infinity.edit", arrays, static)
 
 
+def odds_call(seed, **static):
+    """Of the source of `edit_call`, under a text of its own."""
+    edit = edit_call(seed, **static)
+    taken = ("bits", "guidance", "temperature", *lora(seed))
+    arrays = {"text": text_rows(6, 90 + seed).numpy()} | {n: edit.arrays[n] for n in taken}
+    kept = {n: edit.static[n] for n in edit.static if not n.startswith("top_")}
+    return Call("infinity.log_odds", arrays, kept)
+
+
+def tied_call(seed):
+    """An edit that is drawn with odds."""
+    edit = edit_call(seed)
+    shape = (SCHEDULE.num_tokens, 4)
+    odds = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    return Call(edit.op, edit.arrays | {"log_odds": odds}, edit.static)
+
+
 def attention_call(seed):
     span = np.array([0, 1, 1, 0, 0], dtype=np.float32)
     arrays = {"text": text_rows(5, seed).numpy(), "span": span, "bits": bits(seed)}
@@ -102,12 +119,26 @@ def decode_call(seed):
         lambda seed: lora_call(seed, 0.1),
         edit_call,
         lambda seed: edit_call(seed, insertion=-1),
+        tied_call,
+        odds_call,
         attention_call,
         accuracy_call,
         encode_call,
         decode_call,
     ],
-    ids=["prompt", "lora", "dropout", "edit", "insertion", "map", "accuracy", "encode", "decode"],
+    ids=[
+        "prompt",
+        "lora",
+        "dropout",
+        "edit",
+        "insertion",
+        "tied",
+        "log_odds",
+        "map",
+        "accuracy",
+        "encode",
+        "decode",
+    ],
 )
 def test_a_batch_of_different_edits_gives_what_each_gives_alone(executor, call):
     calls = [call(seed) for seed in (1, 2, 3)]
@@ -226,12 +257,32 @@ def test_a_negative_prompt_takes_the_place_of_no_text(executor):
     assert not np.array_equal(images[0], images[1])
 
 
+@pytest.mark.parametrize("static", [{}, {"guided": False}, {"insertion": -1}], ids=str)
+def test_with_the_odds_of_its_own_text_an_edit_gives_its_source(executor, static):
+    """Nothing is kept and a negative prompt is there: the noise alone says it."""
+    asked = odds_call(1, **static)
+    negative = {"negative": text_rows(3, 77).numpy()}
+    (odds,) = executor.run_all([Call(asked.op, asked.arrays | negative, asked.static)])
+    edit = edit_call(1, top_p=0.0, **static)
+    free = np.zeros((4, 4), dtype=np.float32)
+    arrays = edit.arrays | {"text": asked.arrays["text"], "weight": free} | negative
+    tied = Call(edit.op, arrays | {"log_odds": odds.arrays["log_odds"]}, edit.static)
+    found = executor.run_all([tied, Call(edit.op, arrays, edit.static)])
+    assert np.array_equal(found[0].arrays["bits"], bits(1))
+    assert not np.array_equal(found[1].arrays["bits"], bits(1))
+
+
 def test_what_does_not_fit_is_refused(executor):
     wrong = {
         "19 pixels": Call("bsq.encode", {"image": picture(1, 19, 16).numpy()}, BASE),
         "expected 11 for 4 bits": Call("bsq.decode", {"bits": np.zeros(4, dtype=np.uint8)}, BASE),
         "schedule 'own' alone": Call("bsq.decode", {"bits": bits(1)}, {"schedule": "1.000/1M"}),
         "adapters of": Call("infinity.lora_loss", lora_call(1).arrays, {**BASE, "rank": 3}),
+        "found log odds of": Call(
+            "infinity.edit",
+            edit_call(1).arrays | {"log_odds": np.zeros((3, 4), np.float32)},
+            edit_call(1).static,
+        ),
         "the model takes 24": prompt_call(1, prompt=text_rows(20, 1).numpy()),
     }
     for message, call in wrong.items():

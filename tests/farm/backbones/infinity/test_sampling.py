@@ -3,7 +3,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.backbones.infinity.sampling import Filter, KeyedNoise, draw, probabilities
+from farm.backbones.infinity.sampling import (
+    Filter,
+    KeyedNoise,
+    draw,
+    in_hindsight,
+    probabilities,
+)
 
 
 def pair(probability):
@@ -53,3 +59,59 @@ def test_an_items_noise_does_not_depend_on_its_batch():
     both, alone = KeyedNoise([1, 2]), KeyedNoise([2])
     for count in (3, 5):
         assert torch.equal(both.draw(count, device)[1], alone.draw(count, device)[0])
+
+
+MANY = 100_000
+
+
+def both(chances):
+    return torch.stack([1 - chances, chances], dim=-1)
+
+
+def looked_back(seed):
+    """Bits that were drawn, their chances, and the noise as it must have been."""
+    generator = torch.Generator().manual_seed(seed)
+    chances = torch.rand(MANY, generator=generator)
+    bits = torch.rand(MANY, generator=generator) < chances
+    noise = KeyedNoise([seed]).draw(MANY, torch.device("cpu"))[0]
+    return bits, chances, in_hindsight(noise, bits, chances.logit())
+
+
+def test_noise_in_hindsight_gives_what_was_drawn():
+    bits, chances, noise = looked_back(1)
+    assert torch.equal(draw(both(chances), noise), bits)
+
+
+@pytest.mark.parametrize("bit", [False, True])
+def test_what_was_drawn_against_all_odds_is_drawn_again(bit):
+    """A source may have what its own text all but forbids."""
+    logits = torch.zeros(MANY, 2)
+    logits[:, int(not bit)] = 40  # chances of 4e-18, whose complement is one in single precision
+    bits = torch.full((MANY,), bit)
+    noise = KeyedNoise([2]).draw(MANY, torch.device("cpu"))[0]
+    noise = in_hindsight(noise, bits, logits[:, 1] - logits[:, 0])
+    # a hundredth likelier than it was, for rounding
+    logits[:, int(bit)] += 0.01
+    assert torch.equal(draw(logits.softmax(-1), noise), bits)
+    logits[:, int(bit)] -= 30
+    assert torch.equal(draw(logits.softmax(-1), noise), ~bits)
+
+
+def test_over_all_that_could_be_drawn_noise_in_hindsight_is_noise():
+    """Other chances come out as they are, whatever the odds were: nothing is biased."""
+    _, _, noise = looked_back(3)
+    for chance in (0.1, 0.5, 0.8):
+        drawn = draw(both(torch.full((MANY,), chance)), noise)
+        deviation = (chance * (1 - chance) / MANY) ** 0.5
+        assert drawn.float().mean().item() == pytest.approx(chance, abs=5 * deviation)
+
+
+def test_a_bit_changes_only_towards_where_its_chance_moved():
+    bits, chances, noise = looked_back(4)
+    more = (chances + 0.2).clamp(max=1)
+    likelier = draw(both(more), noise)
+    assert not (bits & ~likelier).any()
+    # the least in which draws of two chances can differ is the chances' difference
+    moved = (more - chances).mean().item()
+    share = (likelier & ~bits).float().mean().item()
+    assert share == pytest.approx(moved, abs=5 * (moved * (1 - moved) / MANY) ** 0.5)

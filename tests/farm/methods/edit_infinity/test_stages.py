@@ -14,7 +14,7 @@ from farm.methods.edit_infinity.plan import ATTENTION, CODES, LORA, PROMPT
 from farm.methods.edit_infinity.prompt import LearnedPrompt
 from farm.methods.edit_infinity.region import from_attention, from_mask, nothing, whole
 from farm.methods.edit_infinity.work import EDIT, planned_work
-from tests.farm.methods.edit_infinity.runs import TARGET, codes_of, session, small
+from tests.farm.methods.edit_infinity.runs import SOURCE, TARGET, codes_of, session, small
 from tests.stages import finish
 from tests.tiny_infinity import SCHEDULE, metered_client
 
@@ -100,6 +100,10 @@ CASES = {
         )
     },
     "negative": {"config": small(negative_prompt="a dog")},
+    "the source's noise": {"config": small(source_noise=True)},
+    "the source's noise, unguided, plain": {
+        "config": small(source_noise=True, guidance=1.0, use_concat_embedding=False)
+    },
     "unguided": {"config": small(guidance=1.0)},
     "released counts": {"config": small(off_by_one=True)},
     "no biases": {"config": small(attention_bias=False)},
@@ -143,6 +147,8 @@ def test_each_switch_changes_the_edit():
         {"negative_prompt": "a dog"},
         {"top_k": 1},
         {"cfg_insertion": -1},
+        {"source_noise": True},
+        {"source_noise": True, "cfg_insertion": -1},
         {"use_lora_iter": 2},
     ]
     configs = [small(learning_rate=0.1, **changes) for changes in switches]
@@ -161,6 +167,21 @@ def test_the_iteration_that_is_asked_for_follows_the_target():
     (query,) = asked
     assert torch.equal(query.text[-2:], edit.stored[PROMPT].rows(2))
     assert len(query.text) == len(again.plan.target.ids) + 2
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_to_the_source_prompt_the_sources_noise_gives_the_source(learned):
+    """The rows that follow the target follow the source, too."""
+    config = small(source_noise=True, top_p=0.0, use_concat_embedding=learned, learning_rate=0.1)
+    edit = Edit(config, word=None, target=SOURCE)
+    assert edit.output.figures["changed_bits"] == 0
+    kept = edit.stored[CODES].image  # in whole 255ths
+    torch.testing.assert_close(edit.output.image, kept, rtol=0, atol=0.5 / 255 + 1e-6)
+    free = config.model_copy(
+        update={"editing": config.editing.model_copy(update={"source_noise": False})}
+    )
+    other = Edit(free, word=None, target=SOURCE, stored=edit.stored)
+    assert other.output.figures["changed_bits"] > 0
 
 
 def test_regions_give_different_edits():
