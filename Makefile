@@ -90,7 +90,7 @@ quality: $(STAMP) ## all held-out figures into out/quality, some hours, and docs
 	$(DIFFUSION) --edits $(HALF) --arm forced:training=forced --arm polish:training=forced_polish \
 	  --arm direct:learned=direct --json out/quality/style_diffusion_training.json
 	$(INFINITY) --edits $(EDITS) --arm one:candidates=1 \
-	  --arm long-lora:train_textembedding_iter=3,train_lora_iter=40 \
+	  --arm own-noise:source_noise=false --arm words-alone:structure_weight=0 \
 	  --json out/quality/edit_infinity.json
 	$(INFINITY) --types colour --edits $(EDITS) --json out/quality/edit_infinity_colour.json
 	$(INFINITY) --edits $(HALF) --arm prompt:train_lora=0,use_lora=0 --arm lora:$(UNPROMPTED) \

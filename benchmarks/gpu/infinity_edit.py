@@ -28,6 +28,7 @@ _NAMES = {
     "infinity.lora_loss": "lora_step",
     "infinity.edit": "edit_pass",
     "infinity.word_attention": "attention",
+    "infinity.log_odds": "log_odds",
     "bsq.encode": "encode",
     "t5.embed_tokens": "text",
 }

@@ -48,6 +48,8 @@ def all_calls(host: OperationHost, networks: Networks, *, alone: bool) -> list[C
             infinity.prompt_call,
             infinity.lora_call,
             infinity.edit_call,
+            infinity.tied_call,
+            infinity.odds_call,
             infinity.accuracy_call,
             infinity.decode_call,
         ):
