@@ -56,13 +56,23 @@ def test_they_share_the_inversion_and_cost_what_is_planned(full, full_host, stor
     more = run_edit(prepared(full, candidates=3), store, full_host)
     assert more.provenance.stages_made == []
     assert more.provenance.work == {
-        "t5_forward": 2,  # of the target prompt, and of the source prompt for its noise
-        "infinity_forward": (3 + 1) * 2,
+        "t5_forward": 1,
+        "infinity_forward": 3 * 2,
         "bsq_decode": 3,
         "scorer_forward": 2 * (3 + 1),
         "scorer_text_forward": 2,
     }
     run = prepared(full, candidates=3).method
+    assert planned_work(run.plan, run.config)["edit"] == more.provenance.work
+
+
+def test_the_sources_noise_costs_a_pass_for_all_candidates(full, full_host, store):
+    run_edit(prepared(full, candidates=3), store, full_host)
+    more = run_edit(prepared(full, candidates=3, source_noise=True), store, full_host)
+    assert more.provenance.stages_made == []
+    assert more.provenance.work["t5_forward"] == 2, "of the target prompt and of the source prompt"
+    assert more.provenance.work["infinity_forward"] == (3 + 1) * 2
+    run = prepared(full, candidates=3, source_noise=True).method
     assert planned_work(run.plan, run.config)["edit"] == more.provenance.work
 
 

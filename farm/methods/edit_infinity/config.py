@@ -237,7 +237,6 @@ def scenes() -> EditInfinityConfig:
             tau=1.0,
             large_threshold=0.7,
             grow=1.0,
-            source_noise=True,
             candidates=8,
             paste_back=True,
             paste_threshold=0.12,
