@@ -92,7 +92,8 @@ quality: $(STAMP) ## all held-out figures into out/quality, some hours, and docs
 	$(INFINITY) --edits $(EDITS) --arm one:candidates=1 \
 	  --arm own-noise:source_noise=false --arm words-alone:structure_weight=0 \
 	  --json out/quality/edit_infinity.json
-	$(INFINITY) --types colour --edits $(EDITS) --json out/quality/edit_infinity_colour.json
+	$(INFINITY) --types colour --edits $(EDITS) --arm one:candidates=1 \
+	  --arm words-alone:structure_weight=0 --json out/quality/edit_infinity_colour.json
 	$(INFINITY) --edits $(HALF) --arm prompt:train_lora=0,use_lora=0 --arm lora:$(UNPROMPTED) \
 	  --arm none:$(UNPROMPTED),train_lora=0,use_lora=0 --arm ungrown:grow=0 \
 	  --arm paper-kernel:kernel=paper,grow=0 --arm decoded:paste_back=false \
