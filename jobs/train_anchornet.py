@@ -77,6 +77,7 @@ def main(
     ] = False,
 ) -> None:
     """Train one AnchorNet over many images; the same command resumes an interrupted run."""
+    out = out.absolute()  # the workers of Ray Train stand in a folder of their own
     models, opened = open_model_set(model_set), open_store(store)
     parameters = dict(map(parse_parameter, param or [])) | {"sizes": "argmin"}
     config = _config(models, parameters)

@@ -56,6 +56,8 @@ def main(
     ] = False,
 ) -> None:
     """Train a part and export it; the same command resumes an interrupted run."""
+    # the workers of Ray Train stand in a folder of their own
+    out, start_from = out.absolute(), start_from and start_from.absolute()
     chosen = find_part(part)
     check_needs(chosen, out / "export")
     overrides = {"steps": steps, "batch_size": batch_size}
