@@ -32,7 +32,7 @@ BENCHMARKS: Mapping[str, Callable[[Setting], Report]] = {
     "loading": loading.run,
     "compiled_step": unet_step.run_compiled,
 }
-"""In the order of what the issue asks for first; later ones may be left out for lack of time."""
+"""What was asked for first comes first; later ones may be left out for lack of time."""
 
 
 def run_all(setting: Setting, names: list[str]) -> dict[str, object]:

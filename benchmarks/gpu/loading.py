@@ -21,6 +21,8 @@ import torch
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.setting import WHOLE, Setting, setting_of
 from benchmarks.gpu.timing import forget_peak, peak_gb, seconds_of
+from farm.backbones.infinity.generation import Guidance, generate
+from farm.backbones.infinity.sampling import Filter
 from farm.backbones.networks import Networks, load_networks
 from farm.zoo.checking import released_parts
 from farm.zoo.model_sets import ModelSet, open_model_set
@@ -28,6 +30,9 @@ from farm.zoo.model_sets import ModelSet, open_model_set
 SETS = ("sd15", "sd15+regions", "sd15+regions+infinity-2b")
 _SET_SECONDS = 60.0
 _KIB = 1024
+_SIDE = 1024
+_PROMPT = 8
+"""Tokens."""
 
 
 def run(setting: Setting, sets: Sequence[str] = SETS) -> Report:
@@ -60,6 +65,8 @@ def _load(report: Report, setting: Setting, models: ModelSet, key: str) -> None:
     forget_peak()
     report.add(**{f"{key}_again_seconds": seconds_of(load)})
     report.add(**{f"{key}_first_step_seconds": seconds_of(lambda: first_step(kept[0]))})
+    if kept[0].infinity is not None:
+        report.add(**{f"{key}_first_scale_seconds": seconds_of(lambda: first_scale(kept[0]))})
     report.add(**{f"{key}_peak_gb": peak_gb(), f"{key}_process_gb": _memory()["Pss"] / 1e9})
 
 
@@ -75,6 +82,26 @@ def first_step(networks: Networks) -> None:
             return
         assert networks.regions is not None
         networks.regions.inpainter(latents, timestep, embeds, latents[:, :1], latents)
+
+
+def first_scale(networks: Networks) -> None:
+    """A prompt, and the first scale of the picture for it: one cell, by every block."""
+    infinity = networks.infinity
+    assert infinity is not None
+    schedule = infinity.spec.schedule_for(_SIDE, _SIDE)
+    ids = torch.ones(1, _PROMPT, dtype=torch.long, device=networks.device)
+    plain = torch.ones(1, schedule.num_scales, device=networks.device)
+    with torch.no_grad():
+        given = infinity.transformer.condition(infinity.text(ids))
+        scales = generate(
+            infinity.transformer,
+            given,
+            schedule,
+            Guidance(None, plain, plain),
+            Filter(top_k=1),
+            None,
+        )
+        next(iter(scales))
 
 
 def _shared(models: ModelSet) -> dict[str, float]:

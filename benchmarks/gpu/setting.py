@@ -67,11 +67,9 @@ class Setting:
             else:
                 write_set(self.base, folder, self.variant, device=self.device)
         models = open_model_set(str(folder))
-        less = {
-            field: None
-            for field, part in (("regions", "regions"), ("infinity", "infinity-2b"))
-            if part not in name.split("+")
-        }
+        asked = {addition.split("-")[0] for addition in name.split("+")[1:]}
+        parts = () if name == self.base else ("regions", "infinity")
+        less = dict.fromkeys(part for part in parts if part not in asked)
         spec = models.spec.model_copy(update=less)
         return replace(models, manifest=models.manifest.model_copy(update={"spec": spec}))
 

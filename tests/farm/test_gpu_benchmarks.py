@@ -80,6 +80,14 @@ def test_loading_measures_a_set_and_its_parts(setting):
     assert report.counts["sd15_files"] == 5
     assert report.counts["sd15_regions_infinity_2b_files"] == 11
     assert report.figures["sd15_process_gb"] > 0
+    assert report.figures["sd15_regions_infinity_2b_first_scale_seconds"] > 0
+    assert "sd15_first_scale_seconds" not in report.figures, "that part of it has no Infinity"
+
+
+def test_loading_measures_a_set_of_regions_alone(tmp_path):
+    setting = setting_of(tiny=True, cache=tmp_path, base="sd2-inpainting")
+    report = loading.run(setting, ("sd2-inpainting",))
+    assert report.figures["sd2_inpainting_first_step_seconds"] > 0
 
 
 def test_what_does_not_fit_is_left_out_and_said(tmp_path):
