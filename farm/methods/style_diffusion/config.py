@@ -274,13 +274,13 @@ def scenes() -> StyleDiffusionConfig:
         # so the blend is not widened, and the source's layout is kept by self-attention
         editing=_SCENES,
         # another thing has another outline: less of the layout is kept, there is room around, and
-        # the noise that has the old outline in it is drawn anew
+        # a part of the noise, which has the old outline in it, is drawn anew
         nouns=_SCENES.model_copy(
             update={
                 "tau_v": 0.0,
                 "tau_c": 0.6,
                 "tau_s": 0.6,
-                "fresh_noise": 0.95,
+                "fresh_noise": 0.3,
                 "blend_threshold": 0.5,
                 "blend_grow": 1,
             }
