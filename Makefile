@@ -90,7 +90,9 @@ quality: $(STAMP) ## all held-out figures into out/quality, some hours, and docs
 	$(DIFFUSION) --edits $(HALF) --arm forced:training=forced --arm polish:training=forced_polish \
 	  --arm direct:learned=direct --json out/quality/style_diffusion_training.json
 	$(INFINITY) --edits $(EDITS) --arm one:candidates=1 \
-	  --arm own-noise:source_noise=false --arm words-alone:structure_weight=0 \
+	  --arm words-alone:structure_weight=0 --arm source-noise:source_noise=true \
+	  --arm one-source-noise:candidates=1,source_noise=true \
+	  --arm untrained-source-noise:source_noise=true,$(UNPROMPTED),train_lora=0,use_lora=0 \
 	  --json out/quality/edit_infinity.json
 	$(INFINITY) --types colour --edits $(EDITS) --arm one:candidates=1 \
 	  --arm words-alone:structure_weight=0 --json out/quality/edit_infinity_colour.json

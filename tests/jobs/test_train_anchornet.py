@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from jobs import edit
+from jobs import edit, train_anchornet
 from jobs.train_anchornet import app
 from tests.jobs.conftest import write_picture
 from tests.tiny_regions import write_tiny_region_set
@@ -81,6 +81,24 @@ def test_more_steps_go_on_from_the_checkpoint(train, tmp_path):
     assert "5 steps" in again.output
     curve = (tmp_path / "out" / "anchornet.curve.jsonl").read_text()
     assert [json.loads(line)["step"] for line in curve.splitlines()][-1] == 5
+
+
+def test_a_relative_folder_is_the_caller_s_on_every_worker(train, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def on_workers(_, build, workers):
+        assert workers == 2
+        with monkeypatch.context() as moved:
+            moved.chdir(elsewhere)
+            build().save()
+
+    monkeypatch.setattr(train_anchornet, "train_elsewhere", on_workers)
+    result = train("--steps", "1", "--workers", "2", "--out", "mine")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "mine" / "anchornet.training.safetensors").is_file()
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_what_cannot_be_is_refused(train):
