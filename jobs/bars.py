@@ -119,7 +119,13 @@ def _nowhere(now: int, note: str = "") -> None:
 
 @contextmanager
 def watched(
-    title: str, total: int, look: Callable[[], int], unit: Unit = "steps", *, done: int = 0
+    title: str,
+    total: int,
+    look: Callable[[], int],
+    unit: Unit = "steps",
+    *,
+    done: int = 0,
+    note: Callable[[], str] = str,
 ) -> Generator[None, None, None]:
     """A bar for work that does not say itself how far it is; somebody looks now and then.
 
@@ -129,13 +135,14 @@ def watched(
         look: says how much is done by now.
         unit: what is counted.
         done: of it before.
+        note: gives a word about it.
     """
     ended = threading.Event()
     with bar(title, total, unit, done=done) as show:
 
         def look_again() -> None:
             while not ended.wait(_LOOK_SECONDS):
-                show(look())
+                show(look(), note())
 
         looking = threading.Thread(target=look_again, daemon=True)
         looking.start()

@@ -23,7 +23,8 @@ from actors.zoo_training import train_on_workers
 from farm.allocator import keep_freed_memory
 from farm.zoo.recipes.loop import Report, Training, train_recipe
 from farm.zoo.recipes.parts import PARTS, check_needs, find_part
-from jobs.bars import bar, watched
+from farm.zoo.recipes.pool_files import encoding
+from jobs.bars import watched
 from jobs.console import FarmCommand, command_app, say
 
 
@@ -87,19 +88,41 @@ def main(
 
 def show_training(title: str, training: Training) -> None:
     """Train to the end with a bar, and a line for each evaluation."""
-    with bar(title, training.config.steps, done=training.step) as show:
+    steps, cache, losses = training.config.steps, training.folder / "cache", [""]
+    with watched(
+        title,
+        steps,
+        lambda: training.step,
+        done=training.step,
+        note=lambda: encoding_note(cache) or losses[-1],
+    ):
         for report in train_recipe(training):
-            show(report.step, f"loss {report.loss:.4f}")
+            losses[:] = [f"loss {report.loss:.4f}"]
             if report.evaluation:
                 say(describe(report))
 
 
 def train_elsewhere(title: str, build: Callable[[], Training], workers: int) -> None:
-    """Train to the end on Ray Train's workers; how far they are is read off the curve."""
+    """Train to the end on Ray Train's workers; how far they are is read off their files."""
     training = build()
-    curve, steps = training.curve, training.config.steps
-    with local_ray(), watched(title, steps, lambda: last_step(curve), done=training.step):
+    curve, steps, cache = training.curve, training.config.steps, training.folder / "cache"
+    with (
+        local_ray(),
+        watched(
+            title,
+            steps,
+            lambda: last_step(curve),
+            done=training.step,
+            note=lambda: encoding_note(cache),
+        ),
+    ):
         train_on_workers(build, workers=workers)
+
+
+def encoding_note(cache: Path) -> str:
+    """What is being encoded before the first step, and how far that is; empty where nothing is."""
+    pool = encoding(cache)
+    return f"encoding pictures ({pool.what}): {pool.done:,} of {pool.total:,}" if pool else ""
 
 
 def last_step(curve: Path) -> int:

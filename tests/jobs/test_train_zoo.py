@@ -1,9 +1,12 @@
-"""`editfarm zoo train` hands its workers paths that mean the same where they stand."""
+"""`editfarm zoo train` hands its workers paths that mean the same where they stand, and says what
+its first minutes go into."""
 
 from contextlib import nullcontext
 
+import torch
 from typer.testing import CliRunner
 
+from farm.zoo.recipes.pool_files import cached_tensors
 from jobs import train_zoo
 
 
@@ -31,3 +34,16 @@ def test_relative_folders_are_the_caller_s_on_every_worker(tmp_path, monkeypatch
     assert (here / "state" / "vae.training.safetensors").is_file()
     assert (here / "state" / "export" / "vae" / "config.json").is_file()
     assert list(elsewhere.iterdir()) == []
+
+
+def test_pictures_that_are_being_encoded_are_told_of(tmp_path):
+    notes = []
+
+    def make(tell):
+        tell(1024, 20_000)
+        notes.append(train_zoo.encoding_note(tmp_path))
+        return {"x": torch.zeros(1)}
+
+    cached_tensors(tmp_path / "holes-0f.safetensors", make)
+    notes.append(train_zoo.encoding_note(tmp_path))
+    assert notes == ["encoding pictures (holes): 1,024 of 20,000", ""]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from farm.backbones.infinity.loading import load_vae
-from farm.zoo.recipes.latents import cached_tensors
+from farm.zoo.recipes.pool_files import Tell, cached_tensors
 from farm.zoo.scenes.rendering import render
 from farm.zoo.scenes.scenes import Scenes, generator_for, sample_scenes
 
@@ -37,14 +37,15 @@ def feature_pool(
     settings = f"{count}/{seed}/{two_share}"
     digest = hashlib.sha256(weights + settings.encode()).hexdigest()[:16]
     tensors = cached_tensors(
-        cache / f"features-{digest}.safetensors", lambda: _encode(folder, count, seed, two_share)
+        cache / f"features-{digest}.safetensors",
+        lambda tell: _encode(folder, count, seed, two_share, tell),
     )
     scenes = Scenes(**{f.name: tensors[f.name] for f in fields(Scenes)})
     return FeaturePool(digest, scenes, tensors["features"], tensors["masks"])
 
 
 @torch.no_grad()
-def _encode(folder: Path, count: int, seed: int, two_share: float) -> dict[str, Tensor]:
+def _encode(folder: Path, count: int, seed: int, two_share: float, tell: Tell) -> dict[str, Tensor]:
     vae = load_vae(folder)
     scenes = sample_scenes(
         count, generator_for("train", seed, "features"), split="train", two_share=two_share
@@ -54,6 +55,7 @@ def _encode(folder: Path, count: int, seed: int, two_share: float) -> dict[str, 
     # called from a training step that computes in half precision, which flips bits near zero
     with torch.autocast("cpu", enabled=False):
         for start in range(0, count, _CHUNK):
+            tell(start, count)
             drawn = render(scenes[slice(start, start + _CHUNK)])
             features.append(vae.encode(drawn.images).half())
             masks.append(F.adaptive_avg_pool2d(drawn.masks, _MASK_SIDE).half())

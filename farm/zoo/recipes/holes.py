@@ -14,7 +14,8 @@ from torch import Tensor
 
 from farm.backbones.stable_diffusion import Autoencoder
 from farm.masks import boxes_to_masks
-from farm.zoo.recipes.latents import cached_tensors, weights_digest
+from farm.zoo.recipes.latents import weights_digest
+from farm.zoo.recipes.pool_files import Tell, cached_tensors
 from farm.zoo.scenes.boxes import bounding_boxes
 from farm.zoo.scenes.rendering import render
 from farm.zoo.scenes.scenes import Scenes, generator_for, sample_scenes
@@ -114,14 +115,16 @@ def hole_pool(
     key = weights_digest(autoencoder_folder, f"{_DRAWING}/{count}/{seed}/{holes}/{two_share}")
     tensors = cached_tensors(
         cache / f"holes-{key}.safetensors",
-        lambda: _encode(autoencoder_folder, count, seed, holes, two_share),
+        lambda tell: _encode(autoencoder_folder, count, seed, holes, two_share, tell),
     )
     scenes = Scenes(**{f.name: tensors[f.name] for f in fields(Scenes)})
     names = ("latents", "masks", "holes", "left")
     return HolePool(scenes, *(tensors[name] for name in names))
 
 
-def _encode(folder: Path, count: int, seed: int, holes: int, two_share: float) -> dict[str, Tensor]:
+def _encode(
+    folder: Path, count: int, seed: int, holes: int, two_share: float, tell: Tell
+) -> dict[str, Tensor]:
     autoencoder = Autoencoder(AutoencoderKL.from_pretrained(folder).float())
     generator = generator_for("train", seed, "holes")
     scenes = sample_scenes(count, generator, split="train", two_share=two_share)
@@ -130,6 +133,7 @@ def _encode(folder: Path, count: int, seed: int, holes: int, two_share: float) -
     boxes = torch.empty(count, holes, 4, dtype=torch.int16)
     left = torch.empty(count, holes, 4, 16, 16, dtype=torch.float16)
     for start in range(0, count, _CHUNK):
+        tell(start, count)
         rows = slice(start, start + _CHUNK)
         drawn = render(scenes[rows])
         masks[rows] = torch.nn.functional.adaptive_avg_pool2d(drawn.masks, 16).half()

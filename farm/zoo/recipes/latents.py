@@ -1,18 +1,16 @@
 """A pool of training scenes with their latents, encoded once and kept on disk."""
 
-import fcntl
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from farm.backbones.stable_diffusion import Autoencoder
+from farm.zoo.recipes.pool_files import Tell, cached_tensors
 from farm.zoo.scenes.rendering import render
 from farm.zoo.scenes.scenes import Scenes, generator_for, sample_scenes
 
@@ -35,7 +33,7 @@ def latent_pool(
     digest = weights_digest(autoencoder_folder, f"{count}/{seed}/{two_share}")
     tensors = cached_tensors(
         cache / f"latents-{digest}.safetensors",
-        lambda: _encode(autoencoder_folder, count, seed, two_share),
+        lambda tell: _encode(autoencoder_folder, count, seed, two_share, tell),
     )
     scenes = Scenes(**{f.name: tensors[f.name] for f in fields(Scenes)})
     return LatentPool(scenes, tensors["latents"], tensors["masks"])
@@ -47,25 +45,14 @@ def weights_digest(autoencoder_folder: Path, settings: str) -> str:
     return hashlib.sha256(weights + settings.encode()).hexdigest()[:16]
 
 
-def cached_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """What `make` makes, kept in a file; of several workers one makes it and the others wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.is_file():
-            partial = path.with_suffix(".partial")
-            save_file(make(), partial)
-            partial.replace(path)
-    return load_file(path)
-
-
-def _encode(folder: Path, count: int, seed: int, two_share: float) -> dict[str, Tensor]:
+def _encode(folder: Path, count: int, seed: int, two_share: float, tell: Tell) -> dict[str, Tensor]:
     autoencoder = Autoencoder(AutoencoderKL.from_pretrained(folder).float())
     scenes = sample_scenes(
         count, generator_for("train", seed, "latents"), split="train", two_share=two_share
     )
     latents, masks = torch.empty(count, 4, 16, 16), torch.empty(count, 2, 16, 16)
     for start in range(0, count, _CHUNK):
+        tell(start, count)
         rows = slice(start, start + _CHUNK)
         drawn = render(scenes[rows])
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):

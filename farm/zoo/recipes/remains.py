@@ -15,7 +15,8 @@ from torch import Tensor
 from farm.backbones.stable_diffusion import Autoencoder
 from farm.masks import boxes_to_masks
 from farm.zoo.recipes.holes import HolePool, with_hole
-from farm.zoo.recipes.latents import cached_tensors, weights_digest
+from farm.zoo.recipes.latents import weights_digest
+from farm.zoo.recipes.pool_files import Tell, cached_tensors
 from farm.zoo.scenes.rendering import render
 from farm.zoo.scenes.scenes import Scenes, concatenate, generator_for, sample_scenes
 from farm.zoo.scenes.vocabulary import COLOUR_NAMES, PATTERNS, SHAPES, SIZE
@@ -46,7 +47,7 @@ def remains_pool(
     key = weights_digest(autoencoder_folder, f"remains/{_DRAWING}/{count}/{seed}/{two_share}")
     tensors = cached_tensors(
         cache / f"remains-{key}.safetensors",
-        lambda: _encode(autoencoder_folder, count, seed, two_share),
+        lambda tell: _encode(autoencoder_folder, count, seed, two_share, tell),
     )
     scenes = Scenes(**{f.name: tensors[f.name] for f in fields(Scenes)})
     names = ("latents", "masks", "holes", "left")
@@ -111,19 +112,20 @@ def fits(
     return (cut <= _CUT) & (torch.minimum(thing, other).sum(dim=(1, 2)) < 1)
 
 
-def _encode(folder: Path, count: int, seed: int, two_share: float) -> dict[str, Tensor]:
+def _encode(folder: Path, count: int, seed: int, two_share: float, tell: Tell) -> dict[str, Tensor]:
     # called from a training step that computes in half precision, in which nothing is to be drawn
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        return _drawn(folder, count, seed, two_share)
+        return _drawn(folder, count, seed, two_share, tell)
 
 
-def _drawn(folder: Path, count: int, seed: int, two_share: float) -> dict[str, Tensor]:
+def _drawn(folder: Path, count: int, seed: int, two_share: float, tell: Tell) -> dict[str, Tensor]:
     autoencoder = Autoencoder(AutoencoderKL.from_pretrained(folder).float())
     generator = generator_for("train", seed, "remains")
     parts: dict[str, list[Tensor]] = {name: [] for name in ("latents", "masks", "holes", "left")}
     scenes: list[Scenes] = []
     found = 0
     while found < count:
+        tell(found, count)
         old = sample_scenes(_CHUNK, generator, split="train", two_share=two_share)
         new, holes, slot = another_in_a_hole(old, generator)
         after = render(new)

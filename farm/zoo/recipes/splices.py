@@ -16,7 +16,7 @@ from torch import Tensor
 from farm.backbones.infinity.loading import load_vae
 from farm.backbones.infinity.quantiser import Quantised, codes_of, quantise, resize, shrink
 from farm.backbones.infinity.schedules import Schedule
-from farm.zoo.recipes.latents import cached_tensors
+from farm.zoo.recipes.pool_files import Tell, cached_tensors
 from farm.zoo.scenes.rendering import render
 from farm.zoo.scenes.scenes import Scenes, generator_for
 from farm.zoo.scenes.vocabulary import BACKGROUNDS, COLOUR_NAMES, PATTERNS, SHAPES
@@ -49,7 +49,8 @@ def old_scenes(folder: Path, scenes: Scenes, seed: int, cache: Path, name: str) 
         name: of the scenes and the autoencoder, together.
     """
     tensors = cached_tensors(
-        cache / f"before-{name}-{len(scenes)}.safetensors", lambda: _encode(folder, scenes, seed)
+        cache / f"before-{name}-{len(scenes)}.safetensors",
+        lambda tell: _encode(folder, scenes, seed, tell),
     )
     return OldScenes(tensors["features"], tensors["regions"])
 
@@ -126,7 +127,7 @@ def spliced(
 
 
 @torch.no_grad()
-def _encode(folder: Path, scenes: Scenes, seed: int) -> dict[str, Tensor]:
+def _encode(folder: Path, scenes: Scenes, seed: int, tell: Tell) -> dict[str, Tensor]:
     vae = load_vae(folder)
     generator = generator_for("train", seed, "before")
     features: list[Tensor] = []
@@ -134,6 +135,7 @@ def _encode(folder: Path, scenes: Scenes, seed: int) -> dict[str, Tensor]:
     # called from a training step that computes in half precision, which flips bits near zero
     with torch.autocast("cpu", enabled=False):
         for start in range(0, len(scenes), _CHUNK):
+            tell(start, len(scenes))
             new = scenes[slice(start, start + _CHUNK)]
             old = one_thing_else(new, generator)
             before, after = render(old), render(new)
