@@ -8,6 +8,7 @@ editfarm zoo samples unet --seed 5 --output samples.png
 editfarm zoo attention unet --seed 5 --output attention.png
 editfarm zoo curves out/zoo/unet.curve.jsonl --output curves.png
 editfarm zoo eval --json out/zoo/eval.json
+editfarm zoo merge previous/inpainting --before old/unet --after new/unet --output merged
 editfarm zoo export --from out/zoo/export
 """
 
@@ -18,6 +19,7 @@ import typer
 
 from farm.images import encode_png
 from farm.zoo.recipes.parts import install
+from farm.zoo.recipes.task_vectors import write_with_change
 from farm.zoo.scenes.edits import parse_types, sample_edits
 from farm.zoo.scenes.preview import preview
 from farm.zoo.scenes.vocabulary import EDIT_TYPES
@@ -68,6 +70,19 @@ app.command(cls=FarmCommand)(samples)
 app.command(cls=FarmCommand)(attention)
 app.command(cls=FarmCommand)(curves)
 app.command("eval", cls=FarmCommand)(evaluate)
+
+
+@app.command(cls=FarmCommand)
+def merge(
+    network: Annotated[Path, typer.Argument(help="folder of the network that is to have it")],
+    before: Annotated[Path, typer.Option(help="the other network's folder before a training")],
+    after: Annotated[Path, typer.Option(help="and after it")],
+    output: Annotated[Path, typer.Option("--output", "--out", help="folder to write")],
+    share: Annotated[float, typer.Option(help="of the change")] = 0.3,
+) -> None:
+    """Add what another network learned to one that began as the same (task arithmetic)."""
+    write_with_change(network, before, after, share, output)
+    say(f"wrote {output}")
 
 
 @app.command(cls=FarmCommand)
