@@ -75,6 +75,7 @@ bench: $(STAMP) ## ratios and baselines; JSON under out/bench
 	  $(BIN)/python -m benchmarks.$$name --json out/bench/$$name.json; done
 
 EVALUATE = $(BIN)/editfarm evaluate --seed 1 --store out/quality/store
+METHODS = --method learnable_regions --method style_diffusion --method edit_infinity
 REGIONS = $(EVALUATE) --method learnable_regions --types shape,colour
 INFINITY = $(EVALUATE) --method edit_infinity
 DIFFUSION = $(EVALUATE) --method style_diffusion
@@ -83,9 +84,9 @@ HALF = $$(($(EDITS) / 2))
 
 quality: $(STAMP) ## all held-out figures into out/quality, some hours, and docs/quality.md from them
 	mkdir -p out/quality
-	$(EVALUATE) --method learnable_regions --method style_diffusion --method edit_infinity \
-	  --method auto --baselines --edits $(EDITS) \
+	$(EVALUATE) $(METHODS) --method auto --edits $(EDITS) \
 	  --pictures out/quality/pictures --json out/quality/all.json
+	$(EVALUATE) $(METHODS) --baselines --edits $(HALF) --json out/quality/baselines.json
 	$(DIFFUSION) --edits $(EDITS) --arm plain:learned=nothing --json out/quality/style_diffusion.json
 	$(DIFFUSION) --edits $(HALF) --arm forced:training=forced --arm polish:training=forced_polish \
 	  --arm direct:learned=direct --json out/quality/style_diffusion_training.json

@@ -127,13 +127,23 @@ def arms_table(records: Iterable[Record]) -> str:
 
 
 def differences_table(record: Record) -> str:
-    """What lies between each method of a record and every other arm, paired, with intervals."""
+    """What lies between each method of a record and other arms, paired, with intervals.
+
+    Two methods are compared once, and a method with its own variants alone: how it stands to those
+    of others says little, and a run of three methods with theirs has seventy such pairs.
+    """
     found = {record.method: record.data["differences"], **record.data.get("differences_of", {})}
     head = ["method", "minus", *(_NAMES[n] for n in _COMPARED), "success by type"]
     rows: list[list[str]] = []
+    told: set[frozenset[str]] = set()
     for method, others in found.items():
         for name, compared in others.items():
             named = record.method if name == "default" else name
+            pair = frozenset((method, named))
+            arm = record.arms[named]
+            if pair in told or arm["method"] not in (named, record.arms[method]["method"]):
+                continue
+            told.add(pair)
             by_type = ", ".join(
                 f"{kind} {_signed(own['success'])}"
                 for kind, own in compared["by_type"].items()

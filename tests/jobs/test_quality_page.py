@@ -63,7 +63,28 @@ def test_differences_are_bold_where_the_whole_interval_is_above_zero():
     table = differences_table(Record("all", RECORD))
     assert "| style_diffusion | sdedit | **+.700 [+.300, +.500]** |" in table
     assert "| style_diffusion | auto | −.050 [−.200, +.500] |" in table
-    assert "| auto | style_diffusion | +.050" in table, "the default arm by its method's name"
+    assert "| auto | style_diffusion |" not in table, "told above with the other sign"
+
+
+def test_a_method_is_compared_with_its_own_variants_and_with_methods_alone():
+    variants = {
+        "direct": {"method": "style_diffusion", **entry(0.8)},
+        "untrained": {"method": "learnable_regions", **entry(0.1)},
+    }
+    compared = {name: between(0.1, -0.2) for name in (*variants, "learnable_regions")}
+    back = {"default": between(-0.1, -0.2), **{name: between(0.3, 0.2) for name in variants}}
+    record = RECORD | {
+        "arms": RECORD["arms"] | variants,
+        "differences": compared,
+        "differences_of": {"learnable_regions": back, "auto": {"default": between(0.05, -0.2)}},
+    }
+    rows = [line.split(" | ")[:2] for line in differences_table(Record("all", record)).splitlines()]
+    assert rows[2:] == [
+        ["| style_diffusion", "direct"],
+        ["| style_diffusion", "learnable_regions"],
+        ["| learnable_regions", "untrained"],
+        ["| auto", "style_diffusion"],
+    ], "the default arm by its method's name"
 
 
 def test_the_choice_is_beside_each_single_method_by_type():
