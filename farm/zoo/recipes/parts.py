@@ -22,6 +22,7 @@ from farm.zoo.recipes.judge import JudgeRecipe
 from farm.zoo.recipes.loop import LoopConfig, Recipe
 from farm.zoo.recipes.spec import scenes_spec
 from farm.zoo.recipes.t5 import T5Recipe
+from farm.zoo.recipes.tokenizer import write_tokenizer
 from farm.zoo.recipes.unet import UNetRecipe
 
 _LICENCE = "Apache-2.0"
@@ -196,6 +197,8 @@ def check_needs(part: Part, exported: Path) -> None:
 def install(exported: Path, folder: Path) -> None:
     """Copy exported parts into a model-set folder and write its manifest with all digests.
 
+    A folder that is new has the world's tokenizer as well, which no training makes.
+
     Raises:
         ModelSetError: a decoder was trained on another encoder's bits than those that are there.
     """
@@ -206,6 +209,8 @@ def install(exported: Path, folder: Path) -> None:
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(exported / name, target)
             _forget_origin(target / "config.json")
+    if not (folder / "tokenizer").is_dir():
+        write_tokenizer(folder / "tokenizer")
     looks = any((folder / name).is_dir() for name in ("dino", "caption_vit"))
     regions = looks and (folder / "inpainting").is_dir()
     whole = all((folder / name).is_dir() for name in ("infinity", "bsq_vae", "t5"))

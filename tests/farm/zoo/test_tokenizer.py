@@ -1,6 +1,9 @@
 """The tokenizer's recipe makes what ships."""
 
+import shutil
+
 from farm.zoo.recipes.clip import scenes_tokenizer
+from farm.zoo.recipes.parts import install
 from farm.zoo.recipes.tokenizer import merge_pairs, write_tokenizer
 from farm.zoo.scenes.vocabulary import BACKGROUNDS, COLOUR_NAMES, PATTERNS, SHAPES, SIZES
 from farm.zoo.weights import SCENES_FOLDER
@@ -12,6 +15,15 @@ def test_the_recipe_writes_the_shipped_tokenizer_to_the_byte(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in shipped.iterdir()}
     for path in shipped.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_model_set_in_a_new_folder_has_it(tmp_path):
+    shutil.copytree(SCENES_FOLDER / "clip", tmp_path / "export" / "clip")
+    install(tmp_path / "export", tmp_path / "set")
+    shipped, written = (
+        f / "tokenizer" / "tokenizer.json" for f in (SCENES_FOLDER, tmp_path / "set")
+    )
+    assert written.read_bytes() == shipped.read_bytes()
 
 
 def test_pairs_merge_by_frequency_and_ties_by_age():
