@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from farm.errors import InvalidRequestError
 from farm.images import ImageLimits
-from farm.requests import EditRequest
+from farm.requests import AutoRequest, EditRequest
+from farm.runner.auto import request_of
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -75,15 +76,31 @@ def check_request(request: EditRequest, limits: RequestLimits) -> None:
             )
         if any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in getattr(request, name)):
             raise InvalidRequestError(f"{name} has a control character; remove it")
+    _check_parameters(request, limits, "parameters")
+    if isinstance(request, AutoRequest):
+        _check_settings(request, limits)
+
+
+def _check_settings(request: AutoRequest, limits: RequestLimits) -> None:
+    """The same for the parameters of single methods, among which `auto` chooses."""
+    for method in request.parameters.settings:
+        try:
+            single = request_of(method, request, {})
+        except InvalidRequestError:
+            continue  # a method that does not take its settings is no choice, and never runs
+        _check_parameters(single, limits, f"parameters.settings.{method}")
+
+
+def _check_parameters(request: EditRequest, limits: RequestLimits, where: str) -> None:
     parameters = request.parameters.model_dump(exclude_none=True)
     if "anchornet" in parameters:
         raise InvalidRequestError(
-            "parameters.anchornet names a file, which is not possible over HTTP; leave it out"
+            f"{where}.anchornet names a file, which is not possible over HTTP; leave it out"
         )
     for name, value in parameters.items():
         if _counts_steps(name) and value > limits.max_steps:
             raise InvalidRequestError(
-                f"parameters.{name} is {value:,}, at most {limits.max_steps:,} is possible here"
+                f"{where}.{name} is {value:,}, at most {limits.max_steps:,} is possible here"
             )
     edits = getattr(request.parameters, "num_cells", 1)
     if edits > limits.max_edits:

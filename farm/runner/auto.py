@@ -253,7 +253,7 @@ def plan_auto(
             refused[method] = missing
             continue
         try:
-            full = check(_request_of(method, request, {}))
+            full = check(request_of(method, request, {}))
             trial = _trial(method, request, check) if config.effort == "cheap" else None
             candidates.append(Candidate(method, trial or full, full))
         except InvalidRequestError as error:
@@ -289,12 +289,22 @@ def _trial(
 ) -> PreparedEdit | None:
     """The cheap edit; None where the request's settings leave no room for it."""
     try:
-        return check(_request_of(method, request, CHEAP[method]))
+        return check(request_of(method, request, CHEAP[method]))
     except InvalidRequestError:
         return None
 
 
-def _request_of(method: str, request: AutoRequest, cheap: Mapping[str, Any]) -> EditRequest:
+def request_of(method: str, request: AutoRequest, cheap: Mapping[str, Any]) -> EditRequest:
+    """The request of one method that `auto` makes of its own.
+
+    Args:
+        method: to choose from.
+        request: with the settings of single methods.
+        cheap: parameters that take the place of those settings.
+
+    Raises:
+        InvalidRequestError: the method does not take the settings, or the edit.
+    """
     fields: dict[str, Any] = {name: getattr(request, name) for name in _COMMON}
     if method == "edit_infinity":  # it is told the source's word
         fields["target_word"] = changed_source_words(request.source_prompt, request.target_prompt)

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 SETTINGS = {"style_diffusion": {"num_steps": 2, "inner_steps": 1}}
 
 
@@ -24,3 +26,18 @@ async def test_what_no_method_can_do_is_refused_at_once(farm):
     )
     assert response.status_code == 422
     assert "has no method for this edit" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        ({"learnable_regions": {"anchornet": "/etc/passwd"}}, "anchornet names a file"),
+        ({"style_diffusion": {"inner_steps": 501}}, "settings.style_diffusion.inner_steps is 501"),
+        ({"learnable_regions": {"epochs": 10_000}}, "settings.learnable_regions.epochs is 10,000"),
+        ({"style_diffusion": {"tau_c": [n / 20 for n in range(17)]}}, "17 edits in one request"),
+    ],
+)
+async def test_settings_of_a_method_are_bounded_as_its_own_requests_are(farm, chosen, says):
+    response = await farm.submit(method="auto", parameters=json.dumps({"settings": chosen}))
+    assert response.status_code == 422
+    assert says in response.json()["detail"]

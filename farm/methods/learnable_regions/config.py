@@ -122,14 +122,18 @@ class AnchorConfig(_Config):
     @property
     def half_widths(self) -> tuple[float, ...]:
         """Half the sides of the square sizes, smallest first."""
-        span = self.max_window_size - self.min_window_size
-        count = int(span / self.window_step + 1e-6) + 1  # 0.3 / 0.1 is a little under 3
-        return tuple(self.min_window_size + self.window_step * n for n in range(count))
+        return tuple(self.min_window_size + self.window_step * n for n in range(self._num_widths))
 
     @property
     def num_sizes(self) -> int:
-        """Sizes of each anchor."""
-        return len(self.half_widths) * len(self.aspect_ratios)
+        """Sizes of each anchor, counted without making them."""
+        return self._num_widths * len(self.aspect_ratios)
+
+    @property
+    def _num_widths(self) -> int:
+        span = self.max_window_size - self.min_window_size
+        steps = min(span / self.window_step, 1e9)  # a step of almost nothing gives infinitely many
+        return int(steps + 1e-6) + 1  # 0.3 / 0.1 is a little under 3
 
 
 class NetworkConfig(_Config):

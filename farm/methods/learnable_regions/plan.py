@@ -8,6 +8,9 @@ from farm.errors import InvalidPromptError, InvalidRequestError, ModelSetError
 from farm.methods.learnable_regions.config import AnchorConfig, LearnableRegionsConfig
 from farm.model_spec import ModelSpec, RegionSpec
 
+_MOST_REGIONS = 4096
+"""Regions whose boxes and losses are compared: all of the released program's are 99."""
+
 LongPrompt = Literal["refuse", "truncate"]
 
 
@@ -140,6 +143,13 @@ def check_config(config: LearnableRegionsConfig, spec: ModelSpec) -> None:
         raise InvalidRequestError(
             f"point_number is {anchors.point_number}, but DINO's map has {grid}x{grid} cells: "
             f"use at most {grid**2}"
+        )
+    regions = anchors.point_number * anchors.num_sizes
+    if regions > _MOST_REGIONS:
+        raise InvalidRequestError(
+            f"{anchors.point_number} anchors with {anchors.num_sizes:,} sizes each are {regions:,} "
+            f"regions, at most {_MOST_REGIONS:,} can be compared: use a larger window_step or "
+            "fewer anchors"
         )
     if not config.selection.rungs:
         raise InvalidRequestError("rungs is empty: name at least one (regions, steps)")

@@ -90,6 +90,11 @@ def test_the_default_configurations_fit():
         ({"search__anchors__max_window_size": 4.5}, r"max_window_size is 4\.5.*8x8.*at most 4"),
         ({"search__anchors__aspect_ratios": (4.5,)}, r"along the longer side.*at most 1\.88"),
         ({"search__anchors__point_number": 65}, "point_number is 65.*at most 64"),
+        (
+            {"search__anchors__window_step": 1e-3, "search__anchors__point_number": 8},
+            r"8 anchors with [\d,]+ sizes each are [\d,]+ regions, at most 4,096",
+        ),
+        ({"search__anchors__window_step": 5e-324}, "sizes each .* larger window_step"),
         ({"search__preview_steps": 501}, "preview_steps is 501.*at most 500"),
         ({"selection__rungs": ((2, 3), (1, 501))}, "num_steps is 501.*at most 500"),
         ({"selection__rungs": ((1, 3), (2, 4))}, r"rungs keep \[1, 2\]"),
