@@ -75,20 +75,26 @@ def load_host(model_set: ModelSet, device: str) -> Host:
 
 @contextmanager
 def open_model_set_farm(
-    model_set: ModelSet, *, replicas: int = 1, beside: Sequence[ModelSet] = ()
+    model_set: ModelSet,
+    *,
+    replicas: int = 1,
+    max_replicas: int | None = None,
+    beside: Sequence[ModelSet] = (),
 ) -> Generator[FarmSession, None, None]:
     """A farm whose backbones hold this model set.
 
     Args:
         model_set: whose networks.
-        replicas: number of backbones.
+        replicas: number of backbones that are always there.
+        max_replicas: how many there may be while queues are long; no more than `replicas` if None.
         beside: model sets of other doors on the same GPUs; see `placement_beside`.
 
     Raises:
         FarmError: see `actors.farm_session.open_farm`.
     """
     placement = placement_beside(model_set, beside)
-    with open_farm(partial(load_host, model_set), replicas=replicas, placement=placement) as farm:
+    host = partial(load_host, model_set)
+    with open_farm(host, replicas=replicas, max_replicas=max_replicas, placement=placement) as farm:
         yield farm
 
 

@@ -111,7 +111,11 @@ def _session_folder(chosen: Path | None, stack: ExitStack) -> Path:
     return Path(stack.enter_context(folder))
 
 
+def gpu_count() -> int:
+    """GPUs that the Ray of this process has now; machines that could start are not counted."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
 def accelerator() -> Accelerator:
     """The device for backbones: CUDA where Ray has GPUs to give or can start some, else the CPU."""
-    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
-    return "cuda" if has_gpus or has_pools() else "cpu"
+    return "cuda" if gpu_count() > 0 or has_pools() else "cpu"

@@ -60,6 +60,13 @@ def edit_many(
         list[str] | None,
         typer.Option(help="Model set that another door serves on the same GPUs; may be repeated."),
     ] = None,
+    backbones: Annotated[
+        int, typer.Option(min=1, help="Processes with the networks that are always there.")
+    ] = 1,
+    max_backbones: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many while queues are long; else one a GPU that Ray has."),
+    ] = None,
     tenant: Annotated[str, typer.Option(help="Whose edits.")] = TENANT,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Edits that run at once.")] = 8,
     max_accelerator_seconds: Annotated[
@@ -104,6 +111,8 @@ def edit_many(
         method=method,
         model_set=model_set,
         beside=tuple(beside or ()),
+        backbones=backbones,
+        max_backbones=max_backbones,
         tenant=tenant,
         max_in_flight=max_in_flight,
         hang_seconds=hang_seconds,

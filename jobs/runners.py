@@ -10,7 +10,7 @@ from typing import Any
 from actors.edits import StoredEdit, open_model_set_farm
 from actors.farm_session import FarmSession
 from actors.flight import Flight
-from actors.local import local_ray
+from actors.local import gpu_count, local_ray
 from farm.calls import Executor
 from farm.errors import FarmError
 from farm.results import EditResult
@@ -57,20 +57,43 @@ def choose_runner(
     *,
     inline: bool,
     beside: Sequence[ModelSet] = (),
+    backbones: int = 1,
+    max_backbones: int | None = None,
 ) -> OpenRunner:
-    """The runner that a command asked for; nothing is started or loaded before it is opened."""
+    """The runner that a command asked for; nothing is started or loaded before it is opened.
+
+    Args:
+        model_set: whose networks.
+        store: where edits are kept.
+        tenant: whose they are.
+        inline: in this process, without Ray.
+        beside: model sets of other doors on the same GPUs.
+        backbones: of the farm that are always there.
+        max_backbones: how many there may be while queues are long; None: one for each GPU that Ray
+            has when the farm is opened.
+    """
     if inline:
         return partial(_open_inline, model_set, store, tenant)
-    return partial(_open_on_farm, model_set, store, tenant, beside)
+    most = None if max_backbones is None else max(backbones, max_backbones)
+    return partial(_open_on_farm, model_set, store, tenant, beside, backbones, most)
 
 
 @contextmanager
 def _open_on_farm(
-    model_set: ModelSet, store: Store, tenant: str, beside: Sequence[ModelSet]
+    model_set: ModelSet,
+    store: Store,
+    tenant: str,
+    beside: Sequence[ModelSet],
+    backbones: int,
+    max_backbones: int | None,
 ) -> Generator[FarmRunner, None, None]:
     say("starting the farm")
-    with local_ray(), open_model_set_farm(model_set, beside=beside) as farm:
-        yield FarmRunner(farm, PatientStore(store), tenant)
+    with local_ray():
+        most = max(backbones, gpu_count()) if max_backbones is None else max_backbones
+        with open_model_set_farm(
+            model_set, replicas=backbones, max_replicas=most, beside=beside
+        ) as farm:
+            yield FarmRunner(farm, PatientStore(store), tenant)
 
 
 @contextmanager

@@ -38,6 +38,9 @@ class Submission:
         method: of lines that name none.
         model_set: a name or a folder.
         beside: model sets that other doors serve on the same GPUs.
+        backbones: of the farm that are always there.
+        max_backbones: how many there may be while queues are long; None: one for each GPU that Ray
+            has when the job begins.
         tenant: whose job.
         max_in_flight: edits that run at once.
         hang_seconds: see `jobs.dispatch.Limits`.
@@ -58,6 +61,8 @@ class Submission:
     method: str | None = None
     model_set: str = "scenes"
     beside: tuple[str, ...] = ()
+    backbones: int = 1
+    max_backbones: int | None = None
     tenant: str = TENANT
     max_in_flight: int = 8
     hang_seconds: float = 600.0
@@ -147,6 +152,8 @@ def run_submission(
             batch.tenant,
             inline=submission.inline,
             beside=[open_model_set(name) for name in submission.beside],
+            backbones=submission.backbones,
+            max_backbones=submission.max_backbones,
         )
         options = JobOptions(
             limits=submission.limits,

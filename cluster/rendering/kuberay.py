@@ -41,7 +41,8 @@ def ray_job(nodes: NodeTable, settings: Settings) -> Document:
     _mount(cluster["headGroupSpec"], volume, "/manifest")
     spec = {
         "entrypoint": f"python -m jobs.edit_many --manifest {MANIFEST} --output {settings.store} "
-        f"--model-set {settings.model_set} --max-in-flight 640 --json",
+        f"--model-set {settings.model_set} --max-in-flight 640 "
+        f"--max-backbones {_most_gpus(nodes)} --json",
         "entrypointNumCpus": 0,
         "submissionMode": "K8sJobMode",
         "submitterConfig": {"backoffLimit": 3},
@@ -78,7 +79,6 @@ def ray_service(nodes: NodeTable, settings: Settings, serve_config: str) -> Docu
         "redisPassword": {"valueFrom": {"secretKeyRef": {"name": REDIS_SECRET, "key": "password"}}},
         "externalStorageNamespace": settings.name,
     }
-    gpus = sum(kind.max_nodes for kind in nodes.workers if kind.pool == "gpu")
     spec = {
         "serviceUnhealthySecondThreshold": 900,
         "deploymentUnhealthySecondThreshold": 300,
@@ -91,11 +91,21 @@ def ray_service(nodes: NodeTable, settings: Settings, serve_config: str) -> Docu
             store=settings.store,
             model_set=settings.model_set,
             keys_file=API_KEYS,
-            sizes={"max_in_flight": 64, "backbones": 1, "max_backbones": gpus, "replicas": 2},
+            sizes={
+                "max_in_flight": 64,
+                "backbones": 1,
+                "max_backbones": _most_gpus(nodes),
+                "replicas": 2,
+            },
         ),
         "rayClusterConfig": cluster,
     }
     return _document("RayService", settings.name, settings, spec)
+
+
+def _most_gpus(nodes: NodeTable) -> int:
+    """GPUs where all machines run: the most backbones that have one of their own."""
+    return sum(kind.max_nodes * kind.gpus for kind in nodes.workers)
 
 
 def _cluster(
