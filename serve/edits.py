@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 from actors.tracing import here
 from farm.errors import InvalidRequestError
@@ -19,6 +20,9 @@ from serve.ledger import Claim, Ledger
 from serve.problems import BusyError, ConflictError, NotFoundError, TooManyError
 from serve.records import EditRecord, Failure, State, Webhook, is_id, new_id
 from serve.transfers import presign_download
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _log = logging.getLogger("editfarm.serve")
 
@@ -84,10 +88,14 @@ class Edits:
                 record = await asyncio.to_thread(self._ledger.read, tenant, name)
                 if record is not None:
                     return record, False
-        async with self._checks:
-            checked = await asyncio.to_thread(self._intake.check, tenant, submission)
+        checked = await self.on_pictures(self._intake.check, tenant, submission)
         await self._admit(tenant, name, checked.pixels)
         return await self._accept(tenant, name, submission, checked, idempotency_key, body)
+
+    async def on_pictures(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """What decodes pictures, beside the event loop and few at a time: each may hold a GB."""
+        async with self._checks:
+            return await asyncio.to_thread(work, *args, **kwargs)
 
     async def _accept(
         self,

@@ -139,7 +139,7 @@ class _Call:
                 return
             preview = None if found[1] is None else found[1].preview
             if preview is not None and preview != seen:
-                picture = await asyncio.to_thread(
+                picture = await self._services.edits.on_pictures(
                     partial, preview, order.wish, original=order.image, mask=order.mask
                 )
                 about = {"partial_image_index": sent, **self._about(picture)}
@@ -174,7 +174,7 @@ class _Call:
     async def _picture(self, record: EditRecord) -> bytes:
         edited = await self._services.edits.output(self._tenant, record.id, "edited.png")
         order = self._order
-        return await asyncio.to_thread(
+        return await self._services.edits.on_pictures(
             finished, edited, order.wish, original=order.image, mask=order.mask
         )
 
@@ -191,7 +191,7 @@ async def _read_order(request: Request, services: Services) -> _Order:
     if image is None:
         raise ProblemError(422, "missing_image", "attach the picture as `image`", param="image")
     if mask is not None:
-        await asyncio.to_thread(check_mask, mask, image, limits)
+        await services.edits.on_pictures(check_mask, mask, image, limits)
     wish = Wish(
         _choice(fields, "output_format", ("png", "jpeg", "webp")),
         parse_size(fields.pop("size", "auto"), limits),
@@ -203,11 +203,11 @@ async def _read_order(request: Request, services: Services) -> _Order:
     partial_images = _whole(fields, "partial_images", 0, 0, _MOST_PARTIAL) or 0
     for name in _IGNORED:
         fields.pop(name, None)
-    submissions = _submissions(fields, image, mask, count, services)
+    submissions = await _submissions(fields, image, mask, count, services)
     return _Order(submissions, image, mask, wish, by_url, stream, partial_images)
 
 
-def _submissions(
+async def _submissions(
     fields: dict[str, str], image: bytes, mask: bytes | None, count: int, services: Services
 ) -> tuple[Submission, ...]:
     """`n` edits that differ in their seeds."""
@@ -231,7 +231,7 @@ def _submissions(
     hosts = services.settings.webhook_hosts
     drawn = None
     if mask is not None and edit.get("method") in _TAKE_MASKS:
-        drawn = drawn_mask(mask)
+        drawn = await services.edits.on_pictures(drawn_mask, mask)
     return tuple(
         submission({**edit, "seed": seed + number}, hosts, image, drawn) for number in range(count)
     )

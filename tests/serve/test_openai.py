@@ -1,7 +1,10 @@
 """OpenAI's own client against `/v1/images/edits` and `/v1/models`."""
 
+import asyncio
 import base64
 import io
+import threading
+import time
 
 import openai
 import pytest
@@ -9,6 +12,7 @@ import torch
 from PIL import Image
 
 from farm.images import decode_image, encode_png
+from serve import routes_openai
 from tests.serve.conftest import PICTURE
 
 EXTRA = {"source_prompt": "a red ball", "parameters": {"num_steps": 3, "inner_steps": 2}}
@@ -138,3 +142,37 @@ async def test_wrong_options_are_refused(client, wrong):
     fields = {"extra_body": EXTRA, **wrong}
     with pytest.raises(openai.UnprocessableEntityError):
         await client.images.edit(image=named(PICTURE), prompt="a blue ball", **fields)
+
+
+async def test_pictures_are_decoded_beside_the_event_loop_and_few_at_a_time(
+    client, farm, monkeypatch
+):
+    """Sixteen calls at once, each with a mask that is drawn; the one loop stays free."""
+    running, most, here = [0], [0], threading.get_ident()
+    lock = threading.Lock()
+
+    def drawn(mask):
+        assert threading.get_ident() != here, "on the event loop"
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.05)
+        with lock:
+            running[0] -= 1
+        return mask
+
+    monkeypatch.setattr(routes_openai, "drawn_mask", drawn)
+    alpha = torch.zeros(1, 24, 20)
+    mask = encode_png(torch.zeros(3, 24, 20), alpha=alpha)
+
+    async def call():
+        with pytest.raises(openai.UnprocessableEntityError):  # this farm has no Infinity
+            await client.images.edit(
+                image=named(PICTURE),
+                mask=named(mask),
+                prompt="a blue ball",
+                extra_body={"source_prompt": "a red ball", "method": "edit_infinity"},
+            )
+
+    await asyncio.gather(*(call() for _ in range(16)))
+    assert 1 <= most[0] <= 4

@@ -23,7 +23,7 @@ def rope_table(
     half = head_dim // 2
     assert half % 2 == 0, "a head's width is a multiple of four"
     exponents = torch.arange(half // 2, dtype=torch.float32) * 2 / half
-    frequencies = _BASE**-exponents
+    frequencies = 1 / _BASE**exponents  # as the checkpoints' own program rounds in fp32
     full_height, full_width = schedule.rope_grid
     angles: list[Tensor] = []
     for height, width in schedule.grids:
