@@ -84,7 +84,9 @@ class GoldenSet:
             for side in ("source", "target"):
                 ids, pieces = pair[f"{side}_tokens"], pair[f"{side}_pieces"]
                 padded = (*ids, *[END] * (len(pair["refine_index"]) - len(ids)))
-                known[pair[side]] = PromptTokens(pair[side], padded, tuple(pieces[1:-1]))
+                # a set stores text; the farm's pieces have a character for each byte of it
+                inner = tuple(piece.encode().decode("latin-1") for piece in pieces[1:-1])
+                known[pair[side]] = PromptTokens(pair[side], padded, inner)
         return known
 
     @cached_property

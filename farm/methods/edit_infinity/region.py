@@ -25,6 +25,7 @@ from farm.methods.edit_infinity.smoothing import (
 
 _COARSE = 4
 _LARGE = 6
+_GREY = 128.5 / 255
 
 
 @dataclass(frozen=True)
@@ -84,21 +85,24 @@ def from_mask(
             f"the mask has {found[1]} x {found[0]} pixels, the image {image_size[1]} x "
             f"{image_size[0]}: draw the mask on the image itself"
         )
-    bright = fit(mask, frame)[0] > 0.5  # above 128 of 255, as released
-    inside = bright if edits == "white" else ~bright
+    inside = _painted(fit(mask, frame), edits)
     if not inside.any():
         other = "black" if edits == "white" else "white"
         raise InvalidImageError(
             f"nothing in the mask is {edits}, which is what is edited: paint the region {edits}, "
             f"or set mask_edits to {other!r}"
         )
-    cells = cells_of(inside, *layout.latent_size)
+    if config.plotted_mask:  # as drawn, in blocks of the mask's own pixels (spec §5.6)
+        drawn = _painted(frame.seen.of(mask), edits)
+        cells, large = _released(drawn, layout)
+    else:
+        cells, large = cells_of(inside, *layout.latent_size), is_large(inside)
     if not cells.any():
         raise InvalidImageError(
             "the mask's region fills no fifth of any latent cell "
             f"({layout.latent_size[0]} x {layout.latent_size[1]} of them): paint a larger one"
         )
-    return _weighted(cells, inside, config, large=is_large(inside))
+    return _weighted(cells, inside, config, large=large)
 
 
 def from_attention(
@@ -123,9 +127,7 @@ def from_attention(
             "word, or give a mask"
         )
     if config.plotted_mask:
-        picture = plotted(inside)  # D6
-        large = int(released_cells_of(picture, _COARSE, _COARSE).sum()) >= _LARGE
-        cells = released_cells_of(picture, *layout.latent_size)
+        cells, large = _released(plotted(inside), layout)  # D6
         return _weighted(cells, inside, config, large=large)
     if config.grow > 0 and not is_large(inside):
         radius = round(config.grow * inside.shape[0] / layout.latent_size[0])
@@ -134,6 +136,22 @@ def from_attention(
     if not cells.any():  # a peak narrower than a fifth of any cell
         cells = F.adaptive_max_pool2d(inside.float()[None], layout.latent_size)[0] > 0
     return _weighted(cells, inside, config, large=is_large(inside))
+
+
+def _painted(
+    mask: Float[Tensor, "1 mask_height mask_width"], edits: Literal["white", "black"]
+) -> Bool[Tensor, "mask_height mask_width"]:
+    """Pixels of the colour that is to change; white is above 128 of 255, as released."""
+    bright = mask[0] > _GREY
+    return bright if edits == "white" else ~bright
+
+
+def _released(
+    region: Bool[Tensor, "any_height any_width"], layout: Layout
+) -> tuple[Bool[Tensor, "height width"], bool]:
+    """Cells, and whether they are many, by the released program's blocks of pixels."""
+    large = int(released_cells_of(region, _COARSE, _COARSE).sum()) >= _LARGE
+    return released_cells_of(region, *layout.latent_size), large
 
 
 def _weighted(

@@ -65,12 +65,19 @@ def crop_window(box: Box, height: int, width: int, size: int, context: float) ->
 
 
 def cut_out(
-    image: Float[Tensor, "3 height width"], box: Box, window: Window, size: int, cell: int
+    image: Float[Tensor, "3 height width"],
+    box: Box,
+    window: Window,
+    size: int,
+    cell: int,
+    *,
+    whole_cells: bool = True,
 ) -> tuple[Canvas, Hole]:
     """The model's square for a region, with its hole.
 
     The hole is the region, widened to whole latent cells: what is drawn must cover the region, and
-    the mask knows whole cells alone.
+    the mask knows whole cells alone. Where nothing is pasted, as in the released program, the hole
+    is the region itself and the mask its every `cell`-th pixel (spec §1.8).
 
     Args:
         image: the original, in [0, 1].
@@ -78,6 +85,7 @@ def cut_out(
         window: the part that the model sees.
         size: side of the model's square.
         cell: pixels along a side of a latent cell.
+        whole_cells: whether the hole is widened.
     """
     square, placement = fit_to_model(window.of(image), size, mode="pad")
     inner = Box(
@@ -87,15 +95,11 @@ def cut_out(
         box.bottom - window.top,
     )
     left, top, right, bottom = in_square(inner, placement)
-    edges = [
-        [
-            math.floor(left / cell) * cell,
-            math.floor(top / cell) * cell,
-            math.ceil(right / cell) * cell,
-            math.ceil(bottom / cell) * cell,
-        ]
-    ]
-    mask = boxes_to_masks(torch.tensor(edges, dtype=torch.float32), size, size)[0]
+    edges = [round(edge) for edge in (left, top, right, bottom)]
+    if whole_cells:
+        edges = [math.floor(left / cell) * cell, math.floor(top / cell) * cell]
+        edges += [math.ceil(right / cell) * cell, math.ceil(bottom / cell) * cell]
+    mask = boxes_to_masks(torch.tensor([edges], dtype=torch.float32), size, size)[0]
     picture = torch.where(mask > 0.5, _GREY, square)
     return Canvas(box, window, placement), Hole(picture, mask[:, ::cell, ::cell])
 

@@ -211,7 +211,8 @@ class Easel:
         window = self._placement.seen
         if self._config.paste:
             window = crop_window(box, height, width, spec.image_size, self._config.context)
-        return cut_out(self._image, box, window, spec.image_size, self._cell)
+        paste = self._config.paste
+        return cut_out(self._image, box, window, spec.image_size, self._cell, whole_cells=paste)
 
     @property
     def _cell(self) -> int:

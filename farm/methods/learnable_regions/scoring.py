@@ -98,6 +98,9 @@ def score_pictures(
 ) -> list[RegionScore]:
     """Figures of each picture; one forward of CLIP a view, and one for the whole.
 
+    With results 255 times too bright (Q6) another one: the final rule asks CLIP about the picture
+    as it is (spec §5), for the quirk is in the losses alone.
+
     Args:
         pictures: with one region drawn in each.
         misfits: of these regions (`boxes.misfits`).
@@ -109,8 +112,9 @@ def score_pictures(
     """
     wholes = client.score_images(pictures, layer=aim.layer, scale=aim.scale)
     views = client.score_views(pictures, aim.views, scale=aim.scale)
+    plain = wholes if aim.scale == 1 else client.score_images(pictures, layer=aim.layer)
     scores: list[RegionScore] = []
-    for whole, seen, misfit in zip(wholes, views, misfits, strict=True):
+    for whole, as_it_is, seen, misfit in zip(wholes, plain, views, misfits, strict=True):
         clip = clip_loss(seen, aim.target).item()
         directional = directional_loss(seen, aim.analysis.views, aim.direction).item()
         structure = structure_loss(whole.tokens, aim.analysis.tokens).item()  # D9
@@ -128,8 +132,8 @@ def score_pictures(
                 clip=clip,
                 directional=directional,
                 structure=structure,
-                text=text_similarity(whole.embed, aim.target).item(),
-                image=text_similarity(whole.embed, aim.analysis.embed).item(),
+                text=text_similarity(as_it_is.embed, aim.target).item(),
+                image=text_similarity(as_it_is.embed, aim.analysis.embed).item(),
                 misfit=misfit,
             )
         )

@@ -104,12 +104,13 @@ def planned_work(config: LearnableRegionsConfig, drawn: Drawn) -> dict[str, int]
     steps = drawn.previews * search.preview_steps
     steps += sum(count * n for count, n in drawn.renders)
     grounded = search.anchors.grounding > 0
+    unscaled = renders if search.quirks.unscaled_results else 0
     work = Counter(
         {
             "dino_forward": 1,
             "text_forward": 3,
             "scorer_text_forward": 2,
-            "scorer_forward": (1 + views) * (1 + renders) + grounded,
+            "scorer_forward": (1 + views) * (1 + renders) + grounded + unscaled,
             "scorer_backward": int(grounded),
             "vae_encode": drawn.table + drawn.prepared + _seen_as_a_whole(config, drawn),
             "vae_decode": renders,

@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from farm.masks import boxes_to_masks
+from farm.images import Window
+from farm.masks import Box, boxes_to_masks
 from farm.methods.learnable_regions.anchors import cumulative_mass
 from farm.methods.learnable_regions.boxes import cell_boxes, size_set
+from farm.methods.learnable_regions.canvas import Hole, cut_out
 from farm.methods.learnable_regions.config import reference
 from tests.parity.regions_cases.common import checks, chosen_sizes, close, window_of
 from tests.parity.regions_set import GoldenSet
@@ -119,6 +121,22 @@ def masks(golden: GoldenSet, array: str, size: str, window: str) -> None:
         mask = F.interpolate(mask, (int(size), int(size)), mode="nearest")
     found = np.packbits(mask[:, 0].bool().numpy(), axis=-1)
     assert np.array_equal(found, golden.arrays[array])
+    if int(size) != 2 * side:
+        return
+    # the farm's own hole, on the picture at the size that the UNet sees
+    double, eighth = 2 * side, f"mask{side // 4}_bits_w{window}"
+    holes = [hole_of(box, double) for box in (2 * pixels.long()).tolist()]
+    drawn = np.packbits(torch.stack([h.mask[0] > 0.5 for h in holes]).numpy(), axis=-1)
+    assert np.array_equal(drawn, golden.arrays[eighth])
+    grey = np.packbits(torch.stack([h.picture[0] == 0.5 for h in holes]).numpy(), axis=-1)
+    assert np.array_equal(grey, golden.arrays[f"mask{double}_bits_w{window}"])
+
+
+def hole_of(corners: list[int], size: int) -> Hole:
+    """What `reference` hands to the inpainting model for a box of a square picture."""
+    seen = Window(0, 0, size, size)
+    picture, cell = torch.zeros(3, size, size), 8
+    return cut_out(picture, Box(*corners), seen, size, cell, whole_cells=False)[1]
 
 
 def test_transposition(golden: GoldenSet) -> None:

@@ -50,6 +50,25 @@ def test_a_mask_of_any_resolution_and_ratio_is_brought_to_the_cells():
     assert columns[20:].all()
 
 
+def test_a_drawn_mask_goes_by_the_released_blocks_where_reference_asks():
+    """800 pixels on a grid of 64: blocks of round(12.5) = 12 that drift from their cells (§5.6)."""
+    mask = square(800, (500, 700))
+    found = region_of(mask, plotted_mask=True)
+    painted = mask[0, : 64 * 12, : 64 * 12].unflatten(0, (64, 12)).unflatten(2, (64, 12))
+    assert torch.equal(found.cells, painted.mean(dim=(1, 3)) >= 0.2)
+    assert not torch.equal(found.cells, region_of(mask).cells)
+    # where the size is a multiple of the grid both are the same
+    same = square(512, (100, 300))
+    assert torch.equal(region_of(same, plotted_mask=True).weight, region_of(same).weight)
+
+
+def test_white_begins_above_the_middle():
+    grey = torch.full((1, 1024, 1024), 128 / 255)
+    with pytest.raises(InvalidImageError, match="nothing in the mask is white"):
+        region_of(grey)
+    assert region_of(torch.full((1, 1024, 1024), 129 / 255)).cells.all()
+
+
 @pytest.mark.parametrize(
     ("mask", "size", "message"),
     [

@@ -43,6 +43,26 @@ def test_unscaled_results():
     assert torch.equal(found.analysis.views, usual.analysis.views)  # the source stays
 
 
+def test_unscaled_results_leave_the_final_rule_as_it_is():
+    """Q6 is in the losses: the rule asks CLIP about the pictures themselves (spec §5)."""
+    found, usual = (
+        whole(
+            changed(
+                search__quirks=Quirks(unscaled_results=quirk).model_dump(),
+                search__chooser="all",
+                selection__rungs=((4, 3),),
+            )
+        )
+        for quirk in (True, False)
+    )
+    by_region = {c.region: c.score for c in usual.edit.candidates}
+    for candidate in found.edit.candidates:
+        expected = by_region[candidate.region]
+        assert candidate.score.text == pytest.approx(expected.text, abs=1e-5)
+        assert candidate.score.image == pytest.approx(expected.image, abs=1e-5)
+        assert candidate.score.clip != pytest.approx(expected.clip, abs=1e-3)
+
+
 def test_sampled_inference():
     """Q7: noise is that of seed 0 for every seed, and sizes are drawn."""
     places = {"search__chooser": "untrained", "search__anchors__point_number": 9}
