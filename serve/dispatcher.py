@@ -80,7 +80,7 @@ class Dispatcher:
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="dispatcher")
         self._stopping: set[tuple[str, str]] = set()
-        self._telling: set[tuple[str, str]] = set()
+        self._telling: dict[tuple[str, str], float | None] = {}  # when it ended, by edit
         self._background: set[asyncio.Task[None]] = set()
         self._pace, self._looks = Pace(), Looks()
         self._snapshot: tuple[float, Snapshot] = (-1.0, Snapshot())
@@ -234,21 +234,30 @@ class Dispatcher:
                 if record is not None:
                     self._admission.stored(record.tenant, sum(record.outputs.values()))
                 if record is not None and is_to_be_told(record):
-                    self._telling.add((record.tenant, record.id))
-                    self._spawn(self._tell(record))
+                    self._tell_soon(record)
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    def _tell_soon(self, record: EditRecord) -> None:
+        """Tell of each end once; after a retry two ends of one edit may be told at a time."""
+        key = record.tenant, record.id
+        if key not in self._telling or self._telling[key] != record.finished:
+            self._telling[key] = record.finished
+            self._spawn(self._tell(record))
+
     async def _tell(self, record: EditRecord) -> None:
         """Deliver the webhook; the marker stays until that is over, so a successor goes on."""
+        key = record.tenant, record.id
         try:
             told = await self._courier.deliver(record)
-            await self._io(self._attempts.settle, told)
+            if not is_to_be_told(told):  # else it was tried again, and its new end is to be told
+                await self._io(self._attempts.settle, told)
         except UnavailableError as error:  # the next look around tries again
             _log.warning("webhook of %s waits: %s", record.id, type(error).__name__)
         finally:
-            self._telling.discard((record.tenant, record.id))
+            if key in self._telling and self._telling[key] == record.finished:
+                del self._telling[key]
 
     async def _rescan_for_ever(self) -> None:
         while True:

@@ -124,9 +124,11 @@ class Ledger:
         The marker goes last: until then a restarted farm looks again.
 
         Returns:
-            False where the record is no longer this one: somebody wants the edit tried again, and
-            its marker is back.
+            False where the edit has not ended, or the record is no longer this one: somebody wants
+            the edit tried again, and its marker is there.
         """
+        if not record.is_final:
+            return False
         if not keep_image:
             self._drop_pictures(record.tenant, record.id)
         self.store.delete(pending_key(record.tenant, record.id))

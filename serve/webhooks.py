@@ -37,7 +37,10 @@ class Courier(Protocol):
     """Who delivers."""
 
     async def deliver(self, record: EditRecord) -> EditRecord:
-        """Tell of a record's end; the record afterwards says how that went."""
+        """Tell of a record's end; the record afterwards says how that went.
+
+        Ends early where somebody wants the edit tried again: that record comes back as it is.
+        """
         ...
 
 
@@ -69,15 +72,21 @@ class HttpCourier:
             tries = hook.attempts + 1
             state = "delivered" if accepted else "given_up" if tries >= _TRIES else "waiting"
             hook = Webhook(url=hook.url, attempts=tries, state=state)
-            record = await self._note(record, hook)
-            if state == "waiting":
+            noted = await self._note(record, hook)
+            if state == "waiting" and _same_end(noted, record):
                 await self._pause(wait)
                 wait = min(4 * wait, _LONGEST_PAUSE)
+                noted = await self._note(record, hook)  # a retry may have come meanwhile
+            if not _same_end(noted, record):
+                return noted  # whoever ends it again tells of that
+            record = noted
         return record
 
     async def _note(self, record: EditRecord, hook: Webhook) -> EditRecord:
+        """The record with this outcome; one that was opened again meanwhile stays as it is."""
+
         def step(found: EditRecord) -> EditRecord:
-            return found.model_copy(update={"webhook": hook})
+            return found.model_copy(update={"webhook": hook}) if _same_end(found, record) else found
 
         try:
             changed = await asyncio.to_thread(self._ledger.change, record.tenant, record.id, step)
@@ -103,6 +112,11 @@ class HttpCourier:
             _log.info("webhook of %s: %s", record.id, type(error).__name__)
             return False
         return reply.is_success
+
+
+def _same_end(found: EditRecord, record: EditRecord) -> bool:
+    """Whether an edit is still at the end that is told; a retry gives it another."""
+    return found.is_final and found.finished == record.finished
 
 
 def signature(secret: str, name: str, timestamp: str, body: bytes) -> str:

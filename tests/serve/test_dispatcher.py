@@ -275,11 +275,14 @@ class Receiver:
     def __init__(self, *statuses):
         receiver = self
         self.statuses, self.calls = list(statuses), []
+        self.before_answers = []  # each is called once, before the next answer
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.calls.append((dict(self.headers), body))
+                if receiver.before_answers:
+                    receiver.before_answers.pop(0)()
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
                 self.send_header("location", "/elsewhere")
                 self.end_headers()
@@ -338,6 +341,65 @@ async def test_a_receiver_that_never_answers_is_given_up(settings, host, hurried
         assert (await ended(farm, name)).state == "done"
         record = await told(farm, name)
         assert (record.webhook.state, record.webhook.attempts) == ("given_up", 8)
+
+
+def told_of(receiver):
+    return [json.loads(body)["type"] for _, body in receiver.calls]
+
+
+async def done_at_last(farm, name):
+    await until(lambda: farm.services.ledger.read("default", name).state == "done")
+
+
+@pytest.mark.parametrize("answer", [200, 500])
+async def test_a_retry_by_the_receiver_of_a_webhook_is_told_of_too(settings, host, hurried, answer):
+    loop = asyncio.get_running_loop()
+    scripted = Scripted(host, store_of(settings), EditDivergedError("the loss is not finite"))
+    with Receiver(answer) as receiver:
+        settings = settings.model_copy(update={"webhook_hosts": (receiver.host,)})
+        async with opened(settings, host, farm=scripted) as farm:
+
+            def retry():
+                name = json.loads(receiver.calls[0][1])["data"]["id"]
+                asked = farm.client.post(f"/v1/edits/{name}/retry")
+                assert asyncio.run_coroutine_threadsafe(asked, loop).result().status_code == 202
+
+            receiver.before_answers.append(retry)
+            name = (await farm.submit(webhook_url=f"http://{receiver.host}/")).json()["id"]
+            await done_at_last(farm, name)
+            record = await told(farm, name)
+    assert told_of(receiver) == ["edit.failed", "edit.done"]
+    assert (record.webhook.state, record.webhook.attempts) == ("delivered", 1)
+
+
+async def test_a_retry_between_two_tries_of_a_webhook_ends_the_telling_of_the_old_end(
+    settings, host
+):
+    scripted = Scripted(host, store_of(settings), EditDivergedError("the loss is not finite"))
+    gates = []
+
+    async def pause(_):
+        gates.append(asyncio.Event())
+        await gates[-1].wait()
+
+    with Receiver(500, 500) as receiver:
+        settings = settings.model_copy(update={"webhook_hosts": (receiver.host,)})
+        async with opened(settings, host, farm=scripted) as farm:
+            farm.dispatcher._courier._pause = pause
+            name = (await farm.submit(webhook_url=f"http://{receiver.host}/")).json()["id"]
+            await until(lambda: len(gates) == 1)
+            before = len(farm.dispatcher._background)
+            await farm.client.post(f"/v1/edits/{name}/retry")
+            await until(lambda: len(gates) == 2)  # its new end has been told once, too
+            gates[0].set()
+            await until(lambda: len(farm.dispatcher._background) == before)
+            await asyncio.sleep(0.3)  # some looks around
+            assert [left.id for left in farm.services.ledger.pending()] == [name]
+            assert told_of(receiver) == ["edit.failed", "edit.done"]
+            gates[1].set()
+            record = await told(farm, name)
+    assert told_of(receiver) == ["edit.failed", "edit.done", "edit.done"]
+    assert (record.webhook.state, record.webhook.attempts) == ("delivered", 2)
 
 
 async def finished(farm, name):

@@ -91,7 +91,7 @@ def test_a_claim_is_given_once(ledger):
 
 
 def test_nothing_is_left_of_what_is_removed(ledger):
-    kept = ledger.accept(record(request={"mask": "1"}), b"image", b"mask")
+    kept = ledger.accept(record(request={"mask": "1"}, state="failed"), b"image", b"mask")
     ledger.settle(kept, keep_image=True)
     assert list(ledger.pending()) == []
     assert ledger.mask(kept) == b"mask"
@@ -118,7 +118,10 @@ def test_what_is_reopened_while_it_is_settled_stays_pending(ledger, monkeypatch)
     assert not ledger.settle(failed, keep_image=True)
     assert list(ledger.pending()) == [Pending("ours", failed.id)]
     assert not ledger.settle(failed, keep_image=True)  # it is no longer what was settled
-    assert ledger.settle(ledger.read("ours", failed.id), keep_image=True)
+    assert not ledger.settle(ledger.read("ours", failed.id), keep_image=True)  # it waits
+    assert list(ledger.pending()) == [Pending("ours", failed.id)]
+    ended = ledger.change("ours", failed.id, lambda r: r.model_copy(update={"state": "failed"}))
+    assert ledger.settle(ended, keep_image=True)
     assert list(ledger.pending()) == []
 
 
