@@ -27,7 +27,7 @@ from serve.ledger import Ledger
 from serve.limits import TenantLimits
 from serve.looks import Looks
 from serve.queueing import FairQueue, Waiting
-from serve.records import EditRecord, Priority, created_at, is_id
+from serve.records import EditRecord, Priority, is_id
 from serve.webhooks import Courier
 
 _log = logging.getLogger("editfarm.serve")
@@ -286,7 +286,7 @@ class Dispatcher:
             record = await self._io(self._ledger.read, pending.tenant, pending.id)
             if record is not None:
                 self._enqueue(Waiting(pending.tenant, pending.id, record.priority))
-            elif _age(pending.id) > _ORPHAN_SECONDS:
+            elif time.time() - pending.written > _ORPHAN_SECONDS:
                 await self._io(self._ledger.sweep, pending)
 
     async def _count_stored(self, tenant: str) -> None:
@@ -303,7 +303,3 @@ class Dispatcher:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def _age(name: str) -> float:
-    return time.time() - created_at(name)

@@ -54,6 +54,8 @@ class Pending:
 
     tenant: str
     id: str
+    written: float
+    """Unix time of its latest writing; an id tells less, as a line's has the time of its job."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ class Ledger:
     store: Store
 
     def accept(self, record: EditRecord, image: bytes, mask: bytes | None) -> EditRecord:
-        """Make an edit durable, or find it so already; all that was written outlives a crash."""
+        """Make an edit durable, or find it so already; all that was written outlives a crash.
+
+        A marker that is there is written anew: what a dead replica began is young again.
+        """
         if mask is not None:
             self.store.put_if_absent(online_key(record.tenant, "masks", record.id), mask)
         self.store.put_if_absent(online_key(record.tenant, "images", record.id), image)
@@ -164,9 +169,9 @@ class Ledger:
     def pending(self) -> Iterator[Pending]:
         """All markers, of all tenants."""
         prefix = pending_prefix()
-        for key in self.store.list(prefix):
-            tenant, _, name = key.removeprefix(prefix).partition("/")
-            yield Pending(tenant, name)
+        for entry in self.store.entries(prefix):
+            tenant, _, name = entry.key.removeprefix(prefix).partition("/")
+            yield Pending(tenant, name, entry.modified)
 
     def ids(self, tenant: str, *, after: str = "") -> Iterator[str]:
         """Ids of a tenant's edits, the newest first, from behind `after`."""
@@ -224,7 +229,7 @@ class Ledger:
                 yield job
 
     def _mark(self, tenant: str, name: str) -> None:
-        self.store.put_if_absent(pending_key(tenant, name), b"")
+        self.store.put(pending_key(tenant, name), b"")
 
     def _drop_pictures(self, tenant: str, name: str) -> None:
         for kind in ("images", "masks"):

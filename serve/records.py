@@ -116,10 +116,5 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def created_at(name: str) -> float:
-    """The time in an id; seconds since 1970."""
-    return (_LATEST - int(name[1:12], 16)) / 1000
-
-
 def _counted_down(kind: str, seconds: float) -> str:
     return f"{kind}{_LATEST - int(seconds * 1000):011x}"

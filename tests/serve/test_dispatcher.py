@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -217,18 +218,19 @@ async def test_a_wish_to_cancel_that_reached_only_the_record_is_found(settings, 
 
 async def test_a_marker_without_a_record_is_swept_when_it_is_old(settings, host):
     ledger = Ledger(store_of(settings))
-    old, young = new_id("e", now=1.0), new_id("e")
+    old, young, line = new_id("e"), new_id("e"), new_id("e", now=1.0)
 
-    for name in (old, young):
+    for name in (old, young, line):  # the id of a line tells the age of its job, which says nothing
         ledger.store.put(online_key("default", "images", name), PICTURE)
         ledger.store.put(pending_key("default", name), b"")
+    os.utime(ledger.store.root / pending_key("default", old), (1.0, 1.0))
     ledger.store.put(pending_key("default", "strange"), b"")
     async with opened(settings, host) as farm:
         await farm.done()
         # it goes on looking around, whatever else lies there
-        await until(lambda: [left.id for left in ledger.pending()] == [young, "strange"])
+        await until(lambda: [left.id for left in ledger.pending()] == [young, line, "strange"])
         images = list(ledger.store.list("tenants/default/online/images/"))
-        assert [key.rpartition("/")[2] for key in images] == [young]
+        assert [key.rpartition("/")[2] for key in images] == [young, line]
 
 
 async def test_a_full_queue_answers_429_and_loses_nothing(settings, host):

@@ -1,6 +1,8 @@
 """Records: their order, their races, and what is left of them."""
 
 import itertools
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.errors import CorruptArtifactError
-from farm.storage.layout import online_key
+from farm.storage.layout import online_key, pending_key
 from farm.storage.local import LocalStore
 from farm.storage.opening import open_store
 from serve.eta import Pace
-from serve.ledger import Claim, Ledger, Pending
-from serve.records import EditRecord, JobRecord, created_at, is_id, line_id, new_id
+from serve.ledger import Claim, Ledger
+from serve.records import EditRecord, JobRecord, is_id, line_id, new_id
 
 
 @pytest.fixture
@@ -34,14 +36,17 @@ def record(name=None, **changes):
     return EditRecord.model_validate(fields | changes)
 
 
+def marked(ledger):
+    """Tenants and ids of all markers."""
+    return [(pending.tenant, pending.id) for pending in ledger.pending()]
+
+
 @given(st.lists(st.floats(0, 4e9), min_size=2, max_size=20))
-def test_later_ids_sort_before_earlier_ones_and_tell_their_time(times):
-    names = [new_id("e", now) for now in times]
-    assert all(is_id(name) for name in names)
-    for name, now in zip(names, times, strict=True):
-        assert abs(created_at(name) - now) <= 0.001 + 1e-6 * now
-    for one, two in itertools.pairwise(names):
-        if created_at(one) > created_at(two):
+def test_later_ids_sort_before_earlier_ones(times):
+    names = [(int(now * 1000), new_id("e", now)) for now in times]
+    assert all(is_id(name) for _, name in names)
+    for (one_time, one), (two_time, two) in itertools.pairwise(names):
+        if one_time > two_time:
             assert one < two
 
 
@@ -64,7 +69,18 @@ def test_accepting_twice_keeps_the_first(ledger):
     assert first == second
     assert ledger.image(first) == b"image"
     assert ledger.mask(first) is None
-    assert list(ledger.pending()) == [Pending("ours", first.id)]
+    assert marked(ledger) == [("ours", first.id)]
+
+
+def test_a_marker_is_as_old_as_its_latest_writing_and_accepting_again_renews_it(ledger):
+    line = line_id(JobRecord(id="j", tenant="ours", manifest="", max_in_flight=1, created=1.0), 1)
+    left = ledger.store.root / pending_key("ours", line)
+    ledger.store.put(pending_key("ours", line), b"")
+    os.utime(left, (5.0, 5.0))
+    assert [pending.written for pending in ledger.pending()] == [5.0]
+    ledger.accept(record(line), b"image", None)
+    (pending,) = ledger.pending()
+    assert abs(pending.written - time.time()) < 60
 
 
 def test_no_change_is_lost_when_many_make_one(ledger):
@@ -93,10 +109,10 @@ def test_a_claim_is_given_once(ledger):
 def test_nothing_is_left_of_what_is_removed(ledger):
     kept = ledger.accept(record(request={"mask": "1"}, state="failed"), b"image", b"mask")
     ledger.settle(kept, keep_image=True)
-    assert list(ledger.pending()) == []
+    assert marked(ledger) == []
     assert ledger.mask(kept) == b"mask"
     ledger.reopen("ours", kept.id, lambda found: found)
-    assert list(ledger.pending()) == [Pending("ours", kept.id)]
+    assert marked(ledger) == [("ours", kept.id)]
     ledger.remove(kept)
     assert list(ledger.store.list("")) == []
 
@@ -116,13 +132,13 @@ def test_what_is_reopened_while_it_is_settled_stays_pending(ledger, monkeypatch)
 
     monkeypatch.setattr(LocalStore, "delete", reopened_first)
     assert not ledger.settle(failed, keep_image=True)
-    assert list(ledger.pending()) == [Pending("ours", failed.id)]
+    assert marked(ledger) == [("ours", failed.id)]
     assert not ledger.settle(failed, keep_image=True)  # it is no longer what was settled
     assert not ledger.settle(ledger.read("ours", failed.id), keep_image=True)  # it waits
-    assert list(ledger.pending()) == [Pending("ours", failed.id)]
+    assert marked(ledger) == [("ours", failed.id)]
     ended = ledger.change("ours", failed.id, lambda r: r.model_copy(update={"state": "failed"}))
     assert ledger.settle(ended, keep_image=True)
-    assert list(ledger.pending()) == []
+    assert marked(ledger) == []
 
 
 def test_what_is_settled_while_it_is_reopened_stays_pending(ledger):
@@ -133,7 +149,7 @@ def test_what_is_settled_while_it_is_reopened_stays_pending(ledger):
         return again(found)
 
     assert ledger.reopen("ours", failed.id, settled_first).state == "queued"
-    assert list(ledger.pending()) == [Pending("ours", failed.id)]
+    assert marked(ledger) == [("ours", failed.id)]
 
 
 def test_a_damaged_record_says_so(ledger):
