@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -343,6 +344,47 @@ async def test_a_receiver_that_never_answers_is_given_up(settings, host, hurried
         assert (await ended(farm, name)).state == "done"
         record = await told(farm, name)
         assert (record.webhook.state, record.webhook.attempts) == ("given_up", 8)
+
+
+@contextlib.asynccontextmanager
+async def dripping(head):
+    """The host of a server that answers with this, and then with a byte now and then for ever."""
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            writer.write(head)
+            while not writer.is_closing():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "seconds", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n", 5.0, ("delivered", 1)),
+        (b"HTTP/1.1 200 OK\r\nx-never-ending: ", 0.2, ("given_up", 8)),
+    ],
+    ids=["body", "head"],
+)
+async def test_a_receiver_that_drips_its_answer_holds_nothing_up(
+    settings, host, hurried, monkeypatch, head, seconds, expected
+):
+    monkeypatch.setattr("serve.webhooks._TIMEOUT", seconds)  # a byte comes far sooner
+    async with dripping(head) as place:
+        settings = settings.model_copy(update={"webhook_hosts": (place,)})
+        async with opened(settings, host) as farm:
+            name = (await farm.submit(webhook_url=f"http://{place}/")).json()["id"]
+            assert (await ended(farm, name)).state == "done"
+            record = await asyncio.wait_for(told(farm, name), 30)
+    assert (record.webhook.state, record.webhook.attempts) == expected
 
 
 def told_of(receiver):
