@@ -44,6 +44,7 @@ class Attempts:
         intake: from a record and its image to what the farm runs.
         threads: for whatever blocks.
         stopping: tenants and ids of edits that somebody wants to end; looked at all the time.
+        ended: told of each record that was brought to its end here, once.
         max_seconds: after which an edit is ended.
     """
 
@@ -54,10 +55,12 @@ class Attempts:
         intake: Intake,
         threads: ThreadPoolExecutor,
         stopping: AbstractSet[tuple[str, str]],
+        ended: Callable[[EditRecord], None],
         max_seconds: float,
     ) -> None:
         self._ledger, self._farm, self._intake = ledger, farm, intake
         self._threads, self._stopping, self._max_seconds = threads, stopping, max_seconds
+        self._note_end = ended
 
     async def run(self, tenant: str, name: str) -> EditRecord | None:
         """Run an edit and write down its end; None where there is nothing to tell anybody.
@@ -71,6 +74,8 @@ class Attempts:
                 with span("edit", record.trace, edit=record.edit_id, attempt=record.attempts):
                     record = await self._run(record)
                     mark(state="lost" if record is None else record.state)
+                if record is not None:  # before it is settled, which may fail and come again
+                    self._note_end(record)
             if record is None or is_to_be_told(record) or await self._io(self.settle, record):
                 return record
 

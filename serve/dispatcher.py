@@ -9,13 +9,11 @@ import logging
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from farm.errors import (
-    FarmError,
-    UnavailableError,
-)
+from farm.errors import CorruptArtifactError, FarmError, UnavailableError
 from serve.admission import Admission, Refusal
 from serve.attempts import Attempts, board_name, is_to_be_told
 from serve.doors import EditFarm, Snapshot
@@ -88,7 +86,13 @@ class Dispatcher:
         self._closing = False
         self._ends: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
         self._attempts = Attempts(
-            ledger, farm, intake, self._threads, self._stopping, options.max_seconds
+            ledger,
+            farm,
+            intake,
+            self._threads,
+            self._stopping,
+            self._count_outputs,
+            options.max_seconds,
         )
         self._jobs = JobRunner(ledger, intake, self._run_line, self._threads)
 
@@ -231,8 +235,6 @@ class Dispatcher:
                 _log.exception("edit %s: its record cannot be handled", waiting.id)
                 return  # its marker stays; a person must look
             else:
-                if record is not None:
-                    self._admission.stored(record.tenant, sum(record.outputs.values()))
                 if record is not None and is_to_be_told(record):
                     self._tell_soon(record)
                 return
@@ -289,12 +291,25 @@ class Dispatcher:
             elif time.time() - pending.written > _ORPHAN_SECONDS:
                 await self._io(self._ledger.sweep, pending)
 
+    def _count_outputs(self, record: EditRecord) -> None:
+        self._admission.stored(record.tenant, sum(record.outputs.values()))
+
     async def _count_stored(self, tenant: str) -> None:
-        self._counted.add(tenant)
-        total = await self._io(
-            lambda: sum(record.stored_bytes for record in self._ledger.records(tenant))
-        )
+        self._counted.add(tenant)  # before: one reading of all its records is enough
+        try:
+            total = await self._io(self._stored_bytes, tenant)
+        except BaseException:
+            self._counted.discard(tenant)  # else it would have no limit until a restart
+            raise
         self._admission.count_stored(tenant, total)
+
+    def _stored_bytes(self, tenant: str) -> int:
+        total = 0
+        for name in self._ledger.ids(tenant):
+            with suppress(CorruptArtifactError):  # a damaged record must not keep its tenant out
+                record = self._ledger.read(tenant, name)
+                total += 0 if record is None else record.stored_bytes
+        return total
 
     async def _io(self, call: Callable[..., _T], *arguments: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)

@@ -272,6 +272,45 @@ async def test_storage_is_counted_from_what_lies_there(settings, host, monkeypat
         assert (await farm.submit(seed=1)).status_code == 202
 
 
+async def test_storage_that_could_not_be_counted_is_counted_for_the_next_edit(
+    settings, host, monkeypatch
+):
+    ids, failures = Ledger.ids, [StoreError("gone: try again")]
+
+    def failing(ledger, tenant, **options):
+        if failures:
+            raise failures.pop()
+        return ids(ledger, tenant, **options)
+
+    async with opened(settings, host) as farm:
+        await farm.done()
+    limits = TenantLimits(max_stored_bytes=len(PICTURE))
+    monkeypatch.setattr(Gate, "limits_of", lambda *_: limits)
+    monkeypatch.setattr(Ledger, "ids", failing)
+    async with opened(settings, host) as farm:
+        assert (await farm.submit(seed=1)).status_code == 503
+        assert (await farm.submit(seed=1)).json()["code"] == "storage_full"
+
+
+async def test_a_damaged_record_is_not_counted_and_keeps_nobody_out(settings, host, monkeypatch):
+    monkeypatch.setattr(Gate, "limits_of", lambda *_: TenantLimits(max_stored_bytes=10**6))
+    async with opened(settings, host) as farm:
+        store = farm.services.ledger.store
+        store.put(online_key("default", "records", new_id("e", now=1.0)), b"{")
+        assert (await farm.submit()).status_code == 202
+
+
+async def test_outputs_are_counted_once_however_often_their_edit_is_announced(settings, host):
+    async with opened(settings, host) as farm:
+        name = (await farm.done())["id"]
+        for _ in range(3):
+            await until(lambda: not farm.dispatcher._running)
+            await farm.dispatcher.accept("default", name, "interactive", 0)
+        await until(lambda: not farm.dispatcher._running)
+        kept = farm.services.ledger.read("default", name).stored_bytes
+        assert farm.dispatcher._admission._accounts["default"].stored == kept
+
+
 class Receiver:
     """A server for webhooks that first answers as it is told."""
 
