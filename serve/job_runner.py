@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from farm.errors import FarmError, InvalidRequestError, UnavailableError
+from farm.errors import CorruptArtifactError, FarmError, InvalidRequestError, UnavailableError
 from serve.edits import cancelled_soon, new_record
 from serve.forms import parse_json_object
 from serve.forms import submission as read_fields
-from serve.intake import Intake
+from serve.intake import CheckedEdit, Intake, Submission
 from serve.ledger import Ledger
 from serve.problems import ProblemError, code_of, safe_detail
 from serve.records import EditRecord, Failure, JobRecord, line_id
@@ -28,6 +28,8 @@ _T = TypeVar("_T")
 _NOTE_SECONDS = 2.0
 _RETRY_SECONDS = 5.0
 _KEPT_REFUSALS = 100
+_PICTURE_PAUSES = (1.0, 4.0, 15.0, 60.0)
+"""Seconds between tries to read a line's picture: an outage of a minute refuses no line."""
 
 RunLine = Callable[[EditRecord], Awaitable[EditRecord | None]]
 
@@ -131,21 +133,50 @@ class JobRunner:
         try:
             record = await self._io(self._ledger.read, job.tenant, name)
             if record is None:
-                record = await self._io(self._accept, job, name, line)
+                submission, checked = await self._checked(job, name, line)
+                record = await self._io(self._accept, job, name, submission, checked)
                 if await self._is_over(job):  # cancelled before this edit could be
                     await self._io(self._ledger.change, job.tenant, name, cancelled_soon)
             if not record.is_final:
                 record = await self._run_line(record)
             tally.counts[record.state if record is not None else "deleted"] += 1
+        except CorruptArtifactError:
+            _log.exception("job %s: the record of line %d cannot be handled", job.id, number)
+            _refuse(tally, number, "its record is damaged; the operator's log says how")
         except (InvalidRequestError, ProblemError) as error:
-            tally.counts["refused"] += 1
-            if len(tally.refusals) < _KEPT_REFUSALS:
-                said = error.detail if isinstance(error, ProblemError) else safe_detail(error)
-                tally.refusals[number] = said
+            said = error.detail if isinstance(error, ProblemError) else safe_detail(error)
+            _refuse(tally, number, said)
         finally:
             tally.running.discard(name)
 
-    def _accept(self, job: JobRecord, name: str, line: bytes) -> EditRecord:
+    async def _checked(
+        self, job: JobRecord, name: str, line: bytes
+    ) -> tuple[Submission, CheckedEdit]:
+        """A line as an edit that can be run; its pictures are asked for a few times.
+
+        Raises:
+            InvalidRequestError: it is no edit, or a store does not give its pictures.
+            StoreError: the farm's own store does not answer either, so no line is to blame.
+        """
+        pauses = iter(_PICTURE_PAUSES)
+        while True:
+            try:
+                return await self._io(self._check, job, line)
+            except InvalidRequestError:
+                raise
+            except FarmError as error:
+                # raises where the records cannot be read: then the job begins again, as ever
+                await self._io(self._ledger.read, job.tenant, name)
+                pause = next(pauses, None)
+                if not error.retryable or pause is None or await self._is_over(job):
+                    _log.warning("job %s: a line is refused: %s", job.id, error.message)
+                    raise InvalidRequestError(
+                        "its picture or mask cannot be read: see that the farm has the right to "
+                        "read the object, and that it is not archived"
+                    ) from error
+            await asyncio.sleep(pause)
+
+    def _check(self, job: JobRecord, line: bytes) -> tuple[Submission, CheckedEdit]:
         fields = {"priority": "batch", **parse_json_object(line)}
         for picture in ("image", "mask"):
             named = fields.get(picture)
@@ -154,7 +185,11 @@ class JobRunner:
                     f"{job.manifest.rpartition('/')[0]}/{named}"  # beside the manifest
                 )
         submission = read_fields(fields, ())
-        checked = self._intake.check(job.tenant, submission)
+        return submission, self._intake.check(job.tenant, submission)
+
+    def _accept(
+        self, job: JobRecord, name: str, submission: Submission, checked: CheckedEdit
+    ) -> EditRecord:
         record = new_record(job.tenant, name, submission, checked)
         return self._ledger.accept(
             record.model_copy(update={"job": job.id}), checked.image, checked.mask
@@ -186,6 +221,12 @@ class JobRunner:
 
     async def _io(self, call: Callable[..., _T], *arguments: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+
+def _refuse(tally: _Tally, number: int, detail: str) -> None:
+    tally.counts["refused"] += 1
+    if len(tally.refusals) < _KEPT_REFUSALS:
+        tally.refusals[number] = detail
 
 
 def _lines(manifest: bytes) -> Iterator[tuple[int, bytes]]:

@@ -14,12 +14,13 @@ import pytest
 
 from farm.errors import BackboneLostError, EditDivergedError, StoreError
 from farm.storage.layout import online_key, pending_key
+from farm.storage.store import UnusableStoreError
 from serve.gate import Gate
 from serve.inline import InlineFarm
 from serve.ledger import Ledger
 from serve.limits import TenantLimits
-from serve.records import new_id
-from tests.serve.conftest import PICTURE, QUICK, WORDS, opened, store_of, until
+from serve.records import JobRecord, line_id, new_id
+from tests.serve.conftest import PICTURE, QUICK, WORDS, opened, picture, store_of, until
 
 
 class Scripted(InlineFarm):
@@ -524,6 +525,104 @@ async def test_a_manifest_becomes_edits_and_its_broken_lines_are_told(settings, 
         assert {edit["priority"] for edit in edits} == {"batch"}
         assert len(edits) == 2
         assert [j["id"] for j in (await farm.client.get("/v1/jobs")).json()["data"]] == [name]
+
+
+class Refusing:
+    """A store whose one object fails to be read, each time or so many times."""
+
+    def __init__(self, store, key, error, times=None):
+        self._store, self._key, self._error, self._times = store, key, error, times
+        self.asked = 0
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def get(self, key):
+        if key == self._key:
+            self.asked += 1
+            if self._times is None or self.asked <= self._times:
+                raise self._error
+        return self._store.get(key)
+
+
+def job_of_lines(folder, pictures):
+    """A manifest with a line for each picture, each picture another."""
+    folder.mkdir()
+    lines = []
+    for seed, name in enumerate(pictures):
+        (folder / name).write_bytes(picture(seed))
+        lines.append(json.dumps({**WORDS, "image": name, "parameters": QUICK, "seed": seed}))
+    (folder / "edits.jsonl").write_text("\n".join(lines))
+    return {"manifest": "photos://edits.jsonl", "max_in_flight": 2}
+
+
+@pytest.fixture
+def photos(settings, tmp_path):
+    """Settings with a store of pictures."""
+    return settings.model_copy(update={"image_stores": {"photos": str(tmp_path / "photos")}})
+
+
+@pytest.fixture
+def hurried_jobs(monkeypatch):
+    monkeypatch.setattr("serve.job_runner._PICTURE_PAUSES", (0.01, 0.02))
+    monkeypatch.setattr("serve.job_runner._RETRY_SECONDS", 0.05)
+
+
+@pytest.mark.parametrize(
+    ("error", "times", "asked", "counts"),
+    [
+        (UnusableStoreError("AccessDenied at s3://secret/"), None, 1, {"done": 2, "refused": 1}),
+        (StoreError("InvalidObjectState at s3://secret/"), None, 3, {"done": 2, "refused": 1}),
+        (StoreError("SlowDown"), 2, 3, {"done": 3}),
+    ],
+)
+async def test_a_picture_that_its_store_refuses_refuses_its_line_alone(
+    photos, host, tmp_path, hurried_jobs, error, times, asked, counts
+):
+    body = job_of_lines(tmp_path / "photos", ["a.png", "b.png", "c.png"])
+    async with opened(photos, host) as farm:
+        stores = farm.dispatcher._intake._image_stores
+        store = stores["photos"] = Refusing(stores["photos"], "a.png", error, times)
+        name = (await farm.client.post("/v1/jobs", json=body)).json()["id"]
+        job = await finished(farm, name)
+    assert (job["state"], job["counts"], store.asked) == ("done", counts, asked)
+    assert set(job["refusals"]) == ({"1"} if "refused" in counts else set())
+    assert "secret" not in json.dumps(job)
+
+
+async def test_an_outage_of_the_records_too_refuses_no_line(
+    photos, host, tmp_path, hurried_jobs, monkeypatch
+):
+    body = job_of_lines(tmp_path / "photos", ["a.png"])
+    read, seen = Ledger.read, 0
+    async with opened(photos, host) as farm:
+        stores = farm.dispatcher._intake._image_stores
+        store = stores["photos"] = Refusing(stores["photos"], "a.png", StoreError("down"), 5)
+
+        def down(self, tenant, name):
+            nonlocal seen
+            if seen < store.asked <= 5:  # once after each time that the picture was not there
+                seen = store.asked
+                raise StoreError("down too")
+            return read(self, tenant, name)
+
+        monkeypatch.setattr(Ledger, "read", down)
+        name = (await farm.client.post("/v1/jobs", json=body)).json()["id"]
+        job = await finished(farm, name)
+    assert (job["counts"], store.asked) == ({"done": 1}, 6)  # more than one round has tries
+
+
+async def test_a_damaged_record_is_the_outcome_of_its_line_alone(photos, host, tmp_path):
+    body = job_of_lines(tmp_path / "photos", ["a.png", "b.png"])
+    async with opened(photos, host) as farm:
+        ledger = farm.services.ledger
+        job = JobRecord(id=new_id("j"), tenant="default", created=1.7e9, **body)
+        ledger.store.put(online_key("default", "records", line_id(job, 1)), b"damaged")
+        ledger.open_job(job)
+        await farm.dispatcher.open_job("default", job.id)
+        ended = await finished(farm, job.id)
+    assert ended["counts"] == {"done": 1, "refused": 1}
+    assert "damaged" in ended["refusals"]["1"]
 
 
 async def test_a_job_goes_on_after_a_restart_and_runs_no_line_twice(settings, host, tmp_path):
