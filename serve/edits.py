@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from actors.tracing import here
-from farm.errors import InvalidRequestError
-from farm.runner.artifacts import delete_edit
 from farm.storage.commits import CommitRecord, read_commit, read_file
 from farm.storage.layout import attempt_file_key, edit_prefix
 from farm.storage.store import MissingKeyError
@@ -19,6 +17,7 @@ from serve.intake import CheckedEdit, Intake, Submission
 from serve.ledger import Claim, Ledger
 from serve.problems import BusyError, ConflictError, NotFoundError, TooManyError
 from serve.records import EditRecord, Failure, State, Webhook, is_id, new_id
+from serve.removal import delete_results
 from serve.transfers import presign_download
 
 _P = ParamSpec("_P")
@@ -202,7 +201,7 @@ class Edits:
         return changed
 
     async def delete(self, tenant: str, name: str) -> None:
-        """Forget an edit, with its outputs and inversions that no other edit needs.
+        """Forget an edit, with its picture, outputs and inversions that no other edit needs.
 
         Raises:
             ConflictError: it has not ended.
@@ -216,10 +215,7 @@ class Edits:
 
     def _delete(self, record: EditRecord) -> None:
         """The record goes last: a deletion that fails can be asked for again."""
-        others = (o for o in self._ledger.records(record.tenant) if o.id != record.id)
-        if not any(other.edit_id == record.edit_id for other in others):
-            with suppress(InvalidRequestError):  # it never came to a result
-                delete_edit(self._ledger.store, record.tenant, record.edit_id)
+        delete_results(self._ledger, self._intake, record)
         self._ledger.remove(record)
 
     async def output(self, tenant: str, name: str, file: str) -> bytes:

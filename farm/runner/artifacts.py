@@ -6,7 +6,7 @@ uses. Deleting a stage leaves edits as they are; the next edit that needs it mak
 """
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -183,30 +183,86 @@ def delete_edit(store: Store, tenant: str, edit_id: str, *, keep_stages: bool = 
         StoreError: the store failed.
     """
     edits = list(_edits(store, tenant, lambda _: None))
-    own = next((edit for edit in edits if edit.id == edit_id), None)
-    if own is None:
+    if all(edit.id != edit_id for edit in edits):
         raise InvalidRequestError(f"no edit {edit_id} in {store.uri}: list what there is")
-    others = [edit for edit in edits if edit.id != edit_id]
-    objects = _remove(store, edit_prefix(tenant, edit_id))
-    stages: list[str] = []
+    return _delete(store, tenant, edits, [edit_id], keep_stages=keep_stages)
+
+
+def delete_edits(
+    store: Store,
+    tenant: str,
+    edit_ids: Sequence[str],
+    *,
+    stages: Iterable[str] = (),
+    image: str | None = None,
+    needed: Collection[str] = (),
+    keep_stages: bool = False,
+) -> Deletion:
+    """As `delete_edit` for edits that belong together, in this order, committed or not.
+
+    Args:
+        store: where they lie.
+        tenant: whose.
+        edit_ids: may name edits that never came to a result.
+        stages: digests of what these edits may have made besides what their commits name.
+        image: SHA-256 of their image, which those that never came to a result do not name.
+        needed: stages and images that edits need which are not committed yet.
+        keep_stages: whether all stages are kept.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    edits = list(_edits(store, tenant, lambda _: None))
+    return _delete(
+        store,
+        tenant,
+        edits,
+        edit_ids,
+        stages=stages,
+        images=() if image is None else (image,),
+        needed=needed,
+        keep_stages=keep_stages,
+    )
+
+
+def _delete(
+    store: Store,
+    tenant: str,
+    edits: Iterable[Artifact],
+    edit_ids: Sequence[str],
+    *,
+    stages: Iterable[str] = (),
+    images: Iterable[str] = (),
+    needed: Collection[str] = (),
+    keep_stages: bool,
+) -> Deletion:
+    own = [edit for edit in edits if edit.id in edit_ids]
+    others = [edit for edit in edits if edit.id not in edit_ids]
+    objects = sum(_remove(store, edit_prefix(tenant, edit_id)) for edit_id in edit_ids)
+    used = {digest for edit in others for digest in (edit.stages or {}).values()}
+    gone: list[str] = []
     kept: list[str] = []
-    needed = {digest for edit in others for digest in (edit.stages or {}).values()}
-    for digest in dict.fromkeys((own.stages or {}).values()):
-        if keep_stages or digest in needed:
+    theirs = [digest for edit in own for digest in (edit.stages or {}).values()]
+    for digest in dict.fromkeys([*theirs, *stages]):
+        if keep_stages or digest in used or digest in needed:
             kept.append(digest)
-            continue
-        try:
-            objects += _remove_stage(store, tenant, digest)
-            stages.append(digest)
-        except UnavailableError:
-            kept.append(digest)
+        elif _has_objects(store, stage_prefix(tenant, digest)):
+            try:
+                objects += _remove_stage(store, tenant, digest)
+                gone.append(digest)
+            except UnavailableError:
+                kept.append(digest)
     inputs: list[str] = []
-    if own.image is not None and all(edit.image != own.image for edit in others):
-        objects += _remove_object(store, input_key(tenant, own.image))
-        inputs.append(own.image)
-    elif own.image is not None:
-        kept.append(own.image)
-    return Deletion((edit_id,), tuple(stages), tuple(inputs), tuple(kept), objects)
+    shown = {edit.image for edit in others}
+    for image in dict.fromkeys([*(e.image for e in own if e.image is not None), *images]):
+        if image in shown or image in needed:
+            kept.append(image)
+        else:
+            objects += _remove_object(store, input_key(tenant, image))
+            inputs.append(image)
+    return Deletion(
+        tuple(edit.id for edit in own), tuple(gone), tuple(inputs), tuple(kept), objects
+    )
 
 
 def delete_stage(store: Store, tenant: str, digest: str) -> Deletion:
@@ -279,6 +335,10 @@ def _ids(store: Store, prefix: str, *, beginning: str = "") -> Iterator[str]:
         if name != last:
             last = name
             yield name
+
+
+def _has_objects(store: Store, target: str) -> bool:
+    return any(True for _ in store.list(f"{target}/"))
 
 
 def _remove_stage(store: Store, tenant: str, digest: str) -> int:

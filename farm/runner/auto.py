@@ -274,6 +274,19 @@ def plan_auto(
     return AutoRun(request, config, tuple(candidates), refused, (prompts[0], prompts[1]))
 
 
+def with_nested(prepared: PreparedEdit) -> list[PreparedEdit]:
+    """An edit behind all edits of their own that it may do on its way."""
+    method = prepared.method
+    candidates = method.candidates if isinstance(method, AutoRun) else ()
+    return [*(each for c in candidates for each in (c.trial, c.full)), prepared]
+
+
+def nested_ids(told: bytes) -> list[str]:
+    """The edits of their own that a choice led to, as its `result.json` names them."""
+    facts = json.loads(told)
+    return [facts["edit_id"], *(one["edit_id"] for one in facts["tried"].values())]
+
+
 def changed_source_words(source_prompt: str, target_prompt: str) -> str | None:
     """The first words in a row of the source prompt that the target has not; None for none."""
     source, target = source_prompt.split(), target_prompt.split()

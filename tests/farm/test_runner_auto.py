@@ -15,7 +15,7 @@ from farm.errors import (
 from farm.images import decode_image, encode_png
 from farm.requests import parse_request
 from farm.runner import load_output, load_result, prepare, run_edit
-from farm.runner.auto import RESULT, changed_source_words
+from farm.runner.auto import RESULT, changed_source_words, nested_ids, with_nested
 from farm.storage.opening import open_store
 from farm.zoo.model_sets import open_model_set
 from tests.tiny import write_tiny_set
@@ -185,3 +185,12 @@ def test_without_a_method_or_without_what_ranks_them_it_is_refused(models, tmp_p
 )
 def test_words_of_the_source_that_change(source, target, words):
     assert changed_source_words(source, target) == words
+
+
+def test_a_choice_names_every_edit_that_it_did(models, chosen):
+    store, result, _ = chosen
+    named = nested_ids(load_output(store, result, RESULT))
+    planned = {each.edit_id for each in with_nested(asked(models, settings=SETTINGS))}
+    assert len(set(named)) == len(SETTINGS) + 1  # a trial of each, and the edit in full
+    assert {*named, result.edit_id} <= planned
+    assert all(load_result(store, "default", name) is not None for name in named)
