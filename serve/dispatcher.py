@@ -21,7 +21,7 @@ from serve.edits import cancelled_soon
 from serve.eta import Pace
 from serve.intake import Intake
 from serve.job_runner import JobRunner
-from serve.ledger import Ledger
+from serve.ledger import Ledger, Pending
 from serve.limits import TenantLimits
 from serve.looks import Looks
 from serve.queueing import FairQueue, Waiting
@@ -285,11 +285,17 @@ class Dispatcher:
             known = (pending.tenant, pending.id)
             if known in self._running or known in self._telling or known in waiting:
                 continue
-            record = await self._io(self._ledger.read, pending.tenant, pending.id)
-            if record is not None:
-                self._enqueue(Waiting(pending.tenant, pending.id, record.priority))
-            elif time.time() - pending.written > _ORPHAN_SECONDS:
-                await self._io(self._ledger.sweep, pending)
+            try:
+                await self._take_up(pending)
+            except CorruptArtifactError:  # its tenant is told when asking for it; others go on
+                _log.error("the record of edit %s is damaged, and is left alone", pending.id)
+
+    async def _take_up(self, pending: Pending) -> None:
+        record = await self._io(self._ledger.read, pending.tenant, pending.id)
+        if record is not None:
+            self._enqueue(Waiting(pending.tenant, pending.id, record.priority))
+        elif time.time() - pending.written > _ORPHAN_SECONDS:
+            await self._io(self._ledger.sweep, pending)
 
     def _count_outputs(self, record: EditRecord) -> None:
         self._admission.stored(record.tenant, sum(record.outputs.values()))

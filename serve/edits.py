@@ -121,12 +121,13 @@ class Edits:
             if not accepted or name != reserved:
                 with suppress(BusyError):
                     await self._door.release(tenant, reserved)
-        self._announce(record)
+        is_new = stored.created == record.created
+        self._announce(record, new_bytes=record.bytes_in if is_new else 0)
         if self._log_prompts:
             _log.info("edit %s: %r", name, checked.request["target_prompt"])
-        return stored, stored.created == record.created
+        return stored, is_new
 
-    def _announce(self, record: EditRecord) -> None:
+    def _announce(self, record: EditRecord, *, new_bytes: int) -> None:
         """Tell the dispatcher, while the answer is on its way.
 
         Nobody need wait: the edit is durable, and whoever dispatches next finds it too.
@@ -134,7 +135,7 @@ class Edits:
 
         async def announce() -> None:
             with suppress(BusyError):
-                await self._door.accept(record.tenant, record.id, record.priority, record.bytes_in)
+                await self._door.accept(record.tenant, record.id, record.priority, new_bytes)
 
         telling = asyncio.create_task(announce())
         self._announcing.add(telling)

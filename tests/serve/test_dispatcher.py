@@ -261,6 +261,35 @@ async def test_a_tenants_running_edits_are_bounded(settings, host, monkeypatch):
         assert (len(snapshot.running), snapshot.queued) == (1, 1)
 
 
+async def test_a_damaged_record_does_not_hide_what_was_accepted_after_it(settings, host):
+    async with opened(settings, host, farm=Stuck(host, store_of(settings))) as farm:
+        names = [(await farm.submit(seed=seed)).json()["id"] for seed in range(2)]
+        store = farm.services.ledger.store
+        store.put(online_key("default", "records", min(names)), b"{")
+    async with opened(settings, host) as farm:
+        assert (await ended(farm, max(names))).state == "done"
+
+
+async def test_an_edit_that_was_accepted_before_takes_no_more_room(settings, host, monkeypatch):
+    """A key's second request is the same edit: its picture is counted once."""
+    limits = TenantLimits(max_stored_bytes=10**6)
+    monkeypatch.setattr(Gate, "limits_of", lambda *_: limits)
+    told = []
+    async with opened(settings, host) as farm:
+        accept = farm.dispatcher.accept
+
+        async def listening(tenant, name, priority, stored_bytes):
+            told.append(stored_bytes)
+            await accept(tenant, name, priority, stored_bytes)
+
+        monkeypatch.setattr(farm.services.edits._door, "accept", listening, raising=False)
+        monkeypatch.setattr(Ledger, "claimed", lambda *_: None)  # both came at the same moment
+        for _ in range(2):
+            assert (await farm.submit(headers={"idempotency-key": "a"})).status_code == 202
+        await until(lambda: len(told) == 2)
+    assert told == [len(PICTURE), 0]
+
+
 async def test_storage_is_counted_from_what_lies_there(settings, host, monkeypatch):
 
     async with opened(settings, host) as farm:
