@@ -59,7 +59,7 @@ def priorities() -> list[Document]:
 
 
 def model_cache(settings: Settings) -> Document:
-    """Weights that GPU pods map into memory; many nodes read it."""
+    """Weights that GPU pods map into memory, and what all pods read of a model set."""
     return _core("PersistentVolumeClaim", CACHE_CLAIM, settings) | {
         "spec": {
             "accessModes": ["ReadWriteMany"],

@@ -84,7 +84,14 @@ def head_group(nodes: NodeTable, settings: Settings, extra: dict[str, str]) -> D
             "dashboard-host": "0.0.0.0",  # noqa: S104
             "metrics-export-port": str(METRICS_PORT),
         },
-        "template": _template(head, settings, container, init=[], priority="editfarm-head"),
+        # here too: jobs and Serve's controller open the model set before any GPU pod is asked for
+        "template": _template(
+            head,
+            settings,
+            container,
+            init=[_model_cache(settings, head)],
+            priority="editfarm-head",
+        ),
     }
 
 
@@ -140,26 +147,29 @@ def _container(kind: NodeKind, extra: dict[str, str]) -> Document:
         amounts["nvidia.com/gpu"] = str(kind.gpus)
     return {
         "env": variables(environment() | extra),
-        # keys of the store, where no role of the machine gives access; absent is right
-        "envFrom": [{"secretRef": {"name": STORE_SECRET, "optional": True}}],
+        "envFrom": _store_keys(),
         "resources": {"requests": amounts, "limits": amounts},
         "securityContext": CONTAINER_SECURITY,
-        "volumeMounts": _mounts(kind),
+        "volumeMounts": _mounts(),
     }
 
 
-def _mounts(kind: NodeKind) -> list[Document]:
-    mounts: list[Document] = [
+def _store_keys() -> list[Document]:
+    """Keys of the store, where no role of the machine gives access; absent is right."""
+    return [{"secretRef": {"name": STORE_SECRET, "optional": True}}]
+
+
+def _mounts() -> list[Document]:
+    """Of every Ray container: trainers and Serve's replicas read a model set's folder too."""
+    return [
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
         {"name": "ray", "mountPath": "/tmp/ray"},  # noqa: S108
+        {"name": "models", "mountPath": MODEL_CACHE, "readOnly": True},
     ]
-    if kind.gpus:
-        mounts.append({"name": "models", "mountPath": MODEL_CACHE, "readOnly": True})
-    return mounts
 
 
 def _model_cache(settings: Settings, kind: NodeKind) -> Document:
-    """The step before a GPU pod: every network as one safetensors file that can be mapped."""
+    """The step before head and GPU pods: networks as safetensors files that can be mapped."""
     mirror = [] if settings.model_mirror is None else ["--mirror", settings.model_mirror]
     return {
         "name": "model-cache",
@@ -168,6 +178,7 @@ def _model_cache(settings: Settings, kind: NodeKind) -> Document:
         "args": [settings.model_source, "--to", MODEL_CACHE, *mirror],
         # on the same disk, what needs no conversion is shared with the hub's cache, not copied
         "env": variables({"HOME": HOME, "HF_HOME": f"{MODEL_CACHE}/.hub"}),
+        "envFrom": _store_keys(),  # the source or its mirror may be in a bucket
         "resources": {
             "requests": {"cpu": "1", "memory": "8Gi"},
             "limits": {"cpu": "4", "memory": "16Gi"},
@@ -189,9 +200,8 @@ def _template(
     volumes: list[Document] = [
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shm}},
         {"name": "ray", "emptyDir": {"sizeLimit": f"{kind.disk_gib // 2}Gi"}},
+        {"name": "models", "persistentVolumeClaim": {"claimName": CACHE_CLAIM}},
     ]
-    if kind.gpus:
-        volumes.append({"name": "models", "persistentVolumeClaim": {"claimName": CACHE_CLAIM}})
     tolerations: list[Document] = []
     if kind.gpus:
         tolerations.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})

@@ -195,15 +195,43 @@ def test_commands_in_documents_are_commands_that_there_are():
     words = one("job/rayjob.yaml")["spec"]["entrypoint"].split()
     assert words[:3] == ["python", "-m", "jobs.edit_many"]
     assert parses(edit_many.app, words[3:])
-    groups = cluster_of(one("job/rayjob.yaml"))["workerGroupSpecs"]
-    for group in groups:
-        pod = group["template"]["spec"]
+    head, *workers = pod_templates(one("job/rayjob.yaml"))
+    for template in (head, *workers):
+        for init in template["spec"].get("initContainers", []):
+            assert init["command"] == ["python", "-m", "jobs.model_cache"]
+            assert parses(model_cache.app, init["args"])
+    for template in workers:
+        pod = template["spec"]
         stop = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
         assert stop[0] == "editfarm"
         assert parses(import_module(JOBS[stop[1]].module).app, stop[2:])
-        for init in pod.get("initContainers", []):
-            assert init["command"] == ["python", "-m", "jobs.model_cache"]
-            assert parses(model_cache.app, init["args"])
+
+
+def mount_of(container: dict[str, Any], path: str) -> dict[str, Any]:
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["mountPath"] == path]
+    return mount
+
+
+@pytest.mark.parametrize("path", RAY_FILES)
+def test_every_pod_reads_the_model_cache_and_the_head_fills_it(path):
+    """A job's entrypoint runs on the head, Serve's replicas on any node; no GPU need be there."""
+    (claim,) = documents("base/model_cache.yaml")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    head, *workers = pod_templates(one(path))
+    filled = [head]
+    for kind, template in zip(NODES.workers, workers, strict=True):
+        filled += [template] if kind.gpus else []
+    for template in (head, *workers):
+        spec = template["spec"]
+        (volume,) = [volume for volume in spec["volumes"] if volume["name"] == "models"]
+        assert volume["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
+        assert mount_of(spec["containers"][0], "/models")["readOnly"] is True
+        assert ("initContainers" in spec) == (template in filled)
+    for template in filled:
+        (init,) = template["spec"]["initContainers"]
+        assert "readOnly" not in mount_of(init, "/models")
+        # its source may be in the store's bucket
+        assert init["envFrom"] == template["spec"]["containers"][0]["envFrom"]
 
 
 def test_the_model_cache_may_be_made_of_released_checkpoints_in_a_bucket():
