@@ -73,6 +73,18 @@ SERVE_LOOPS = {
 every request and answer would change threads on its way (docs/performance.md)."""
 
 
+MODEL_CACHE_VARIABLES = {"HF_HOME": f"{MODEL_CACHE}/.hub"}
+"""Of the process that fills the model cache: on the same disk, what needs no conversion is shared
+with the hub's cache, not copied."""
+
+
+def model_cache_command(settings: Settings) -> list[str]:
+    """What fills the model cache of a machine, or says that it is filled."""
+    mirror = [] if settings.model_mirror is None else ["--mirror", settings.model_mirror]
+    run = ["python", "-m", "jobs.model_cache"]
+    return [*run, settings.model_source, "--to", MODEL_CACHE, *mirror]
+
+
 def environment() -> dict[str, str]:
     """Variables of every process of the farm, wherever it runs. No secret is among them."""
     return SERVE_LOOPS | {

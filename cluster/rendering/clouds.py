@@ -88,9 +88,9 @@ def onprem(nodes: NodeTable, settings: Settings) -> str:
             },
             "docker": options,
             **common(settings),
-            "head_start_ray_commands": head_start(nodes.head),
+            "head_start_ray_commands": head_start(nodes.head, settings),
             "worker_start_ray_commands": worker_start(
-                f"--labels=farm/pool={pool},farm/market=on-demand,farm/kind=onprem"
+                settings, f"--labels=farm/pool={pool},farm/market=on-demand,farm/kind=onprem"
             ),
         },
         comment=_LOCAL_COMMENT,
@@ -104,7 +104,6 @@ def _cluster(
     types: dict[str, Any],
     cloud: str,
 ) -> dict[str, Any]:
-    start = worker_start()
     return {
         "cluster_name": settings.name,
         "max_workers": nodes.max_workers,
@@ -115,8 +114,8 @@ def _cluster(
         "available_node_types": types,
         "head_node_type": nodes.head.name,
         **common(settings),
-        "head_start_ray_commands": head_start(nodes.head),
-        "worker_start_ray_commands": [start[0], start[1], spot_watch(cloud)],
+        "head_start_ray_commands": head_start(nodes.head, settings),
+        "worker_start_ray_commands": [*worker_start(settings), spot_watch(cloud)],
     }
 
 

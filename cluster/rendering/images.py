@@ -106,11 +106,13 @@ RUN if [ -z "$TORCH_INDEX" ]; then \\
 COPY --from=wheel /wheel /wheel
 RUN python -m pip install --no-deps /wheel/*.whl
 
-# --- what runs: no compiler, no pip cache, and not as root
+# --- what runs: no compiler, no pip cache, and not as root. Ray's launcher runs its commands in
+# login shells, which forget the image's PATH: the profile says it again
 FROM ${{PYTHON_IMAGE}} AS runtime
 RUN groupadd --gid {uid} ray \\
     && useradd --uid {uid} --gid {uid} --create-home --home-dir {home} ray \\
-    && install -d -o {uid} -g {uid} {cache} {home}/.ray
+    && install -d -o {uid} -g {uid} {cache} {home}/.ray \\
+    && echo 'export PATH={venv}/bin:$PATH' > /etc/profile.d/editfarm.sh
 ENV PATH={venv}/bin:$PATH PYTHONUNBUFFERED=1 HOME={home} RAY_AUTH_MODE=token
 WORKDIR {home}
 VOLUME ["{cache}"]

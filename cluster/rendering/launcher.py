@@ -1,5 +1,6 @@
 """What the launcher files of all providers have in common."""
 
+import shlex
 from typing import Any
 
 from cluster.nodes import NodeKind, label_flag
@@ -11,6 +12,7 @@ from cluster.settings import (
     HOME,
     METRICS_PORT,
     MODEL_CACHE,
+    MODEL_CACHE_VARIABLES,
     NODE_MANAGER_PORT,
     OBJECT_MANAGER_PORT,
     RUNTIME_ENV_AGENT_PORT,
@@ -18,6 +20,7 @@ from cluster.settings import (
     Settings,
     environment,
     head_environment,
+    model_cache_command,
 )
 
 TOKEN_FILE = f"{HOME}/.ray/auth_token"
@@ -74,24 +77,38 @@ def common(settings: Settings) -> dict[str, Any]:
     }
 
 
-def head_start(head: NodeKind) -> list[str]:
-    """Commands that start Ray on the head: no work on it, and its dashboard on loopback alone."""
+def fill_models(settings: Settings) -> str:
+    """Command that fills a machine's model cache before Ray starts there.
+
+    It is a start command and no setup command: a machine that was there before, whose setup Ray
+    skips, has the cache of another `model_source`.
+    """
+    values = [f"{name}={value}" for name, value in MODEL_CACHE_VARIABLES.items()]
+    return " ".join(["env", *values, shlex.join(model_cache_command(settings))])
+
+
+def head_start(head: NodeKind, settings: Settings) -> list[str]:
+    """Commands that start Ray on the head: no work on it, and its dashboard on loopback alone.
+
+    The head needs the model set too: jobs open it there, before any GPU is.
+    """
     start = (
         f"ulimit -n {_OPEN_FILES}; ray start --head --port={GCS_PORT} {_FIXED_PORTS} "
         f"--num-cpus={head.ray_cpus} --num-gpus=0 --labels={label_flag(head)} "
         f"--dashboard-host=127.0.0.1 --dashboard-port={DASHBOARD_PORT} "
         "--autoscaling-config=~/ray_bootstrap_config.yaml"
     )
-    return ["ray stop", start]
+    return ["ray stop", fill_models(settings), start]
 
 
-def worker_start(extra: str = "") -> list[str]:
-    """Commands that start Ray on a worker, and the watch for the notice of its end.
+def worker_start(settings: Settings, extra: str = "") -> list[str]:
+    """Commands that start Ray on a worker.
 
     Resources and labels come from the node's kind: the launcher hands them over in variables.
     """
     return [
         "ray stop",
+        fill_models(settings),
         f"ulimit -n {_OPEN_FILES}; ray start --address=$RAY_HEAD_IP:{GCS_PORT} {_FIXED_PORTS}"
         + (f" {extra}" if extra else ""),
     ]

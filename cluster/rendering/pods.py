@@ -10,11 +10,13 @@ from cluster.settings import (
     HOME,
     METRICS_PORT,
     MODEL_CACHE,
+    MODEL_CACHE_VARIABLES,
     SERVE_PORT,
     SETTLE_SECONDS,
     USER_ID,
     Settings,
     environment,
+    model_cache_command,
 )
 
 Document: TypeAlias = dict[str, Any]
@@ -170,14 +172,13 @@ def _mounts() -> list[Document]:
 
 def _model_cache(settings: Settings, kind: NodeKind) -> Document:
     """The step before head and GPU pods: networks as safetensors files that can be mapped."""
-    mirror = [] if settings.model_mirror is None else ["--mirror", settings.model_mirror]
+    words = model_cache_command(settings)
     return {
         "name": "model-cache",
         "image": settings.image_cuda if kind.gpus else settings.image_cpu,
-        "command": ["python", "-m", "jobs.model_cache"],
-        "args": [settings.model_source, "--to", MODEL_CACHE, *mirror],
-        # on the same disk, what needs no conversion is shared with the hub's cache, not copied
-        "env": variables({"HOME": HOME, "HF_HOME": f"{MODEL_CACHE}/.hub"}),
+        "command": words[:3],
+        "args": words[3:],
+        "env": variables({"HOME": HOME} | MODEL_CACHE_VARIABLES),
         "envFrom": _store_keys(),  # the source or its mirror may be in a bucket
         "resources": {
             "requests": {"cpu": "1", "memory": "8Gi"},

@@ -1,6 +1,7 @@
 """The Dockerfile and the compose file, as far as they can be judged without an engine."""
 
 import re
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -73,6 +74,19 @@ def test_both_targets_run_as_the_user_of_the_pods():
         assert lines[-1].rest == "1000:1000"
         copied = [line.rest for line in lines if line.word == "COPY"]
         assert copied == [f"--from=packages-{name} /opt/editfarm /opt/editfarm"]
+
+
+def test_login_shells_find_the_farms_commands(tmp_path):
+    """Ray's launcher runs its commands in them, and /etc/profile sets another PATH."""
+    (lines,) = [lines for _, stage, lines in stages(DOCKERFILE) if stage == "runtime"]
+    (command,) = [line.rest for line in lines if line.word == "RUN"]
+    (words,) = [part for part in command.split("&&") if "/etc/profile.d/" in part]
+    profile = tmp_path / "editfarm.sh"
+    written = words.replace("/etc/profile.d/editfarm.sh", str(profile))
+    subprocess.run(["bash", "-c", written], check=True, timeout=30)
+    says = f"PATH=/usr/local/bin:/usr/bin:/bin; . {profile}; echo $PATH"
+    shown = subprocess.run(["sh", "-c", says], capture_output=True, text=True, timeout=30)
+    assert shown.stdout.strip() == "/opt/editfarm/bin:/usr/local/bin:/usr/bin:/bin"
 
 
 def test_what_is_copied_is_there_and_let_in():

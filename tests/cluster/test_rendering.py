@@ -2,11 +2,13 @@
 
 import copy
 import json
+import shlex
 from pathlib import Path
 
 import jsonschema
 import pytest
 import ray
+import typer
 import yaml
 from pydantic import ValidationError
 from ray._private.label_utils import validate_node_label_syntax
@@ -15,8 +17,9 @@ from typer.testing import CliRunner
 
 from cluster.nodes import NODES, TRAINER_GIB, NodeTable
 from cluster.rendering.targets import TARGETS, render, render_all
-from cluster.settings import SETTINGS
+from cluster.settings import SETTINGS, Settings
 from cluster.table import TABLE
+from jobs import model_cache
 from jobs.cluster import Target, app, serve_config
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +107,25 @@ def test_launcher_files_keep_strangers_out(target):
     text = render(target)[f"{target}.yaml"]
     for secret in ("SECRET_ACCESS_KEY", "AWS_ACCESS_KEY", "password"):
         assert secret not in text
+
+
+@pytest.mark.parametrize("target", LAUNCHERS)
+def test_every_machine_fills_its_model_cache_before_ray_starts(target):
+    mine = Settings(model_source="s3://my bucket/sets/mine", model_mirror=None)
+    config = yaml.safe_load(render(target, settings=mine)[f"{target}.yaml"])
+    mounts = [option for option in config["docker"]["run_options"] if option.startswith("-v ")]
+    assert any(option.endswith(":/models") for option in mounts)
+    for part in ("head_start_ray_commands", "worker_start_ray_commands"):
+        commands = config[part]
+        (fill,) = [number for number, text in enumerate(commands) if "jobs.model_cache" in text]
+        (start,) = [number for number, text in enumerate(commands) if "ray start" in text]
+        assert fill < start
+        env, home, *run, source, to, folder = shlex.split(commands[fill])
+        assert (env, run) == ("env", ["python", "-m", "jobs.model_cache"])
+        assert home == "HF_HOME=/models/.hub"
+        command = typer.main.get_command(model_cache.app)
+        found = command.make_context("command", [source, to, folder]).params
+        assert (found["source"], str(found["to"])) == ("s3://my bucket/sets/mine", "/models")
 
 
 def test_spot_kinds_are_spot_instances_and_the_others_are_not():
