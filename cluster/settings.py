@@ -1,8 +1,9 @@
 """What a deployment sets: images, places, store, and the ports of the farm."""
 
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 GCS_PORT = 6379
 CLIENT_PORT = 10001
@@ -24,6 +25,12 @@ API_KEYS = "/keys/keys.json"
 """Tenants and digests of their keys, from a secret."""
 SETTLE_SECONDS = 90
 """From the notice of a machine's end to its end: for checkpoints. AWS gives 120 s, GCP 30 s."""
+
+CUDA_MAJOR = 13
+"""Of the CUDA that torch of constraints.txt brings along."""
+GPU_DRIVER = 580
+"""Oldest branch of NVIDIA's driver that runs it; the driver is the host's, no image has it."""
+_GOOGLES_IMAGES = "projects/deeplearning-platform-release/global/images/family"
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -53,13 +60,44 @@ class Settings(BaseModel):
     """Folder or s3:// prefix with released checkpoints, asked in the hub's place."""
     aws_region: Text = "us-east-1"
     aws_zones: Text = "us-east-1a,us-east-1b"
+    aws_ami: Text = "ami-00000000000000000"
+    """Image of all machines on AWS, of your region; the default is none. It must have Docker with
+    NVIDIA's runtime and a driver of branch 580 or newer, as AWS' "Deep Learning Base OSS Nvidia
+    Driver GPU AMI (Ubuntu 22.04)" has. Ray's own default, `latest_dlami`, is years older."""
     gcp_project: Text = "editfarm-example"
     gcp_region: Text = "us-central1"
     gcp_zone: Text = "us-central1-a"
+    gcp_image_cpu: Text = f"{_GOOGLES_IMAGES}/common-cpu-ubuntu-2204"
+    gcp_image_cuda: Text = f"{_GOOGLES_IMAGES}/common-cu129-ubuntu-2204-nvidia-580"
+    """Images of the machines, by family. That of GPU machines must have Docker with NVIDIA's
+    runtime and a driver of branch 580 or newer: the last number of the family's name. Of CUDA it
+    needs nothing."""
     head_ip: Text = "192.0.2.10"
     worker_ips: tuple[str, ...] = ("192.0.2.11", "192.0.2.12")
     """On-premise machines; the defaults are addresses for documentation."""
     ssh_user: Text = "ubuntu"
+
+    @field_validator("aws_ami")
+    @classmethod
+    def _is_an_id(cls, ami: str) -> str:
+        if re.fullmatch("ami-([0-9a-f]{8}|[0-9a-f]{17})", ami) is None:
+            raise ValueError(
+                f"{ami!r} is not the id of an image: give that of a Deep Learning Base AMI of your "
+                f"region (ami-…) with NVIDIA driver {GPU_DRIVER} or newer, which CUDA {CUDA_MAJOR} "
+                "needs; latest_dlami is Ray's name for one that is far too old"
+            )
+        return ami
+
+    @field_validator("gcp_image_cuda")
+    @classmethod
+    def _has_the_driver(cls, image: str) -> str:
+        named = re.search("-nvidia-([0-9]+)", image)
+        if named is not None and int(named[1]) < GPU_DRIVER:
+            raise ValueError(
+                f"{image!r} has NVIDIA driver {named[1]}: take one with {GPU_DRIVER} or newer, "
+                f"which CUDA {CUDA_MAJOR} needs"
+            )
+        return image
 
 
 SETTINGS = Settings()

@@ -13,11 +13,12 @@ from cluster.rendering.launcher import (
     worker_start,
 )
 from cluster.rendering.text import yaml_text
-from cluster.settings import Settings
+from cluster.settings import GPU_DRIVER, Settings
 
 _AWS_COMMENT = """\
 ray up cluster/aws.yaml. Needed: two instance profiles, NAME-head (start and end instances, pass the
 role below, reach the store) and NAME-store (reach the store); keys of the store are nowhere.
+The image must be set: --set aws_ami=ami-…, with NVIDIA driver {driver} or newer (docs/cluster.md).
 The dashboard listens on the head's loopback: `ray dashboard cluster/aws.yaml` makes a tunnel."""
 
 _GCP_COMMENT = """\
@@ -46,7 +47,7 @@ def aws(nodes: NodeTable, settings: Settings) -> str:
             types,
             "aws",
         ),
-        comment=_AWS_COMMENT,
+        comment=_AWS_COMMENT.format(driver=GPU_DRIVER),
     )
 
 
@@ -123,7 +124,7 @@ def _aws_node(kind: NodeKind, settings: Settings) -> dict[str, Any]:
     role = "head" if kind.pool == "head" else "store"
     config: dict[str, Any] = {
         "InstanceType": kind.aws_type,
-        "ImageId": "latest_dlami",
+        "ImageId": settings.aws_ami,
         "IamInstanceProfile": {"Name": f"{settings.name}-{role}"},
         "BlockDeviceMappings": [
             {
@@ -141,7 +142,6 @@ def _aws_node(kind: NodeKind, settings: Settings) -> dict[str, Any]:
 
 def _gcp_node(kind: NodeKind, settings: Settings) -> dict[str, Any]:
     account = f"{settings.name}-store@{settings.gcp_project}.iam.gserviceaccount.com"
-    family = "common-cu128-ubuntu-2204-nvidia-570" if kind.gpus else "common-cpu-ubuntu-2204"
     config: dict[str, Any] = {
         "machineType": kind.gcp_type,
         "disks": [
@@ -151,8 +151,11 @@ def _gcp_node(kind: NodeKind, settings: Settings) -> dict[str, Any]:
                 "type": "PERSISTENT",
                 "initializeParams": {
                     "diskSizeGb": kind.disk_gib,
-                    "sourceImage": "projects/deeplearning-platform-release/global/images/family/"
-                    + family,
+                    # the default, pd-standard, is refused by G2; Ray does not complete this name
+                    "diskType": f"zones/{settings.gcp_zone}/diskTypes/pd-balanced",
+                    "sourceImage": (
+                        settings.gcp_image_cuda if kind.gpus else settings.gcp_image_cpu
+                    ),
                 },
             }
         ],

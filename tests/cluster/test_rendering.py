@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from cluster.nodes import NODES, TRAINER_GIB, NodeTable
 from cluster.rendering.targets import TARGETS, render, render_all
-from cluster.settings import SETTINGS, Settings
+from cluster.settings import CUDA_MAJOR, GPU_DRIVER, SETTINGS, Settings
 from cluster.table import TABLE
 from jobs import model_cache
 from jobs.cluster import Target, app, serve_config
@@ -138,6 +138,41 @@ def test_spot_kinds_are_spot_instances_and_the_others_are_not():
             assert kind is not None
             found = asked(row["node_config"])
             assert (found is not None and found.lower() == "spot") == (kind.market == "spot")
+
+
+def test_images_of_gpu_machines_have_a_driver_for_the_pinned_cuda():
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    (toolkit,) = [line.split("==")[1] for line in pins if line.startswith("cuda-toolkit==")]
+    oldest = {12: 525, 13: 580}  # drivers, by major version of CUDA: NVIDIA's minor compatibility
+    assert int(toolkit.split(".")[0]) == CUDA_MAJOR
+    assert oldest[CUDA_MAJOR] == GPU_DRIVER
+    for name, row in launcher("gcp")["available_node_types"].items():
+        image = row["node_config"]["disks"][0]["initializeParams"]["sourceImage"]
+        if "gpu" in name:
+            assert int(image.rpartition("-nvidia-")[2]) >= GPU_DRIVER
+    for row in launcher("aws")["available_node_types"].values():
+        assert row["node_config"]["ImageId"] == SETTINGS.aws_ami
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"aws_ami": "latest_dlami"},
+        {"aws_ami": "resolve:ssm:/aws/service/deeplearning/ami"},
+        {"gcp_image_cuda": "projects/x/global/images/family/common-cu128-ubuntu-2204-nvidia-570"},
+    ],
+)
+def test_images_with_older_drivers_are_refused(values):
+    with pytest.raises(ValidationError, match="580 or newer, which CUDA 13 needs"):
+        Settings.model_validate(values)
+
+
+def test_disks_on_google_cloud_are_of_a_type_that_gpu_machines_take():
+    config = yaml.safe_load(render("gcp", settings=Settings(gcp_zone="europe-west4-b"))["gcp.yaml"])
+    for row in config["available_node_types"].values():
+        (disk,) = row["node_config"]["disks"]
+        # Ray completes names of machine types and of accelerators, and no others
+        assert disk["initializeParams"]["diskType"] == "zones/europe-west4-b/diskTypes/pd-balanced"
 
 
 def test_store_access_is_by_role_on_every_machine():
