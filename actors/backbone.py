@@ -37,6 +37,14 @@ class Host(Protocol):
         """Outcomes of calls of one key, in their order."""
         ...
 
+    def make_room(self) -> bool:
+        """Give back memory that is held for later, as it ran out; False if there is none."""
+        ...
+
+    def promised_bytes(self) -> int:
+        """Memory of the device that will be held for later, and is no batch's."""
+        ...
+
     def describe(self) -> Mapping[str, Any]:
         """Which networks are loaded, and what else is worth knowing."""
         ...
@@ -81,12 +89,18 @@ class Backbone:
         self._device = device
         gauge = CudaGauge(device, memory_share) if device.startswith("cuda") else None
         self._host = build_host(device)
+        if gauge is not None:
+            gauge.leave(self._host.promised_bytes)
         for call in warm_up:
             for outcome in self._host.run_batch([call]):
                 if isinstance(outcome, FarmError):
                     raise outcome
         self._batcher = Batcher(
-            self._host.run_step, limits, gauge=gauge, on_hang=on_hang or _end_soon
+            self._host.run_step,
+            limits,
+            gauge=gauge,
+            make_room=self._host.make_room,
+            on_hang=on_hang or _end_soon,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         watch_backbone(self._batcher.stats)

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import torch
 
 from actors.anticipation import Anticipation
-from actors.caps import MemoryGauge, padded_size
+from actors.caps import Cap, MemoryGauge, padded_size
 from actors.lanes import Item, Outcome
 from actors.limits import Limits
 from actors.sender import ANYBODY, Sender
@@ -47,14 +47,16 @@ RunStep: TypeAlias = Callable[[Sequence[Work]], Sequence[Outcome | Paused]]
 class Batcher:
     """Answers calls in batches, from one event loop with one compute thread.
 
-    Whose batch is next is the `WaitingRoom`'s business. A batch that runs out of memory goes back
-    and comes again in halves; one that fails otherwise is halved until the items that cannot be
-    computed stand alone: only these fail.
+    Whose batch is next is the `WaitingRoom`'s business. A batch that runs out of memory is tried
+    once more if room can be made; else it goes back and comes again in halves. One that fails
+    otherwise is halved until the items that cannot be computed stand alone: only these fail.
 
     Args:
         run_step: computes items of one key; runs in the compute thread.
         limits: of queue, batches and shares.
         gauge: of the device's memory, where batches are to be probed.
+        make_room: drops what is kept for later, when memory ran out; False if there was nothing.
+            Runs in the compute thread.
         on_hang: called when a step was given up; the thread is lost then, and nothing more is
             computed: whoever owns the process should end it.
         clock: seconds, monotonic.
@@ -66,12 +68,13 @@ class Batcher:
         limits: Limits | None = None,
         *,
         gauge: MemoryGauge | None = None,
+        make_room: Callable[[], bool] = lambda: False,
         on_hang: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._run_step = run_step
         self._limits = limits or Limits()
-        self._on_hang, self._clock = on_hang, clock
+        self._make_room, self._on_hang, self._clock = make_room, on_hang, clock
         self._room = WaitingRoom(self._limits, gauge)
         self._tally = Tally(clock)
         self._anticipation = Anticipation(self._limits.linger)
@@ -263,7 +266,7 @@ class Batcher:
         if self._limits.pad and chosen.record.size > 1:
             size = padded_size(len(works), cap.size)
         cap.start()
-        results = self._run_step([*works, *works[-1:] * (size - len(works))])
+        results = self._run_twice([*works, *works[-1:] * (size - len(works))], cap)
         if len(results) != size:
             raise RuntimeError(f"{len(results)} outcomes for {size} {chosen.record.op} calls")
         cap.fitted(size)
@@ -272,6 +275,21 @@ class Batcher:
             result if scale == 1 else _scaled(result, work, scale)
             for work, result in zip(works, results, strict=False)
         ]
+
+    def _run_twice(self, works: Sequence[Work], cap: Cap) -> Sequence[Outcome | Paused]:
+        """In the compute thread: a step, and once more if memory ran out and room can be made.
+
+        What is kept for later grows until memory is full, and no batch is too small for that.
+        """
+        try:
+            return self._run_step(works)
+        except _MEMORY_ERRORS as error:
+            traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+            if not self._make_room():
+                raise
+        logger.warning("memory ran out over %d items: caches dropped, tried again", len(works))
+        cap.made_room()  # out of the handler: the error is gone, and what it held with it
+        return self._run_step(works)
 
 
 def _scaled(result: Outcome | Paused, work: Work, scale: float) -> Outcome | Paused:

@@ -1,5 +1,6 @@
 """How many items of a key fit into a batch, found by trying."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -38,10 +39,17 @@ class CudaGauge:
 
     def __init__(self, device: str, fraction: float = 1.0) -> None:
         self._device = torch.device(device)
+        numbered = ":" in device
+        self._index = self._device.index if numbered else torch.cuda.current_device()
         self._fraction = fraction
         self._before = 0
+        self._promised: Callable[[], int] = lambda: 0
         if fraction < 1:
             torch.cuda.set_per_process_memory_fraction(fraction, self._device)
+
+    def leave(self, promised: Callable[[], int]) -> None:
+        """Leave so many bytes to others of this process: caches that are not full yet."""
+        self._promised = promised
 
     def start(self) -> None:
         torch.cuda.reset_peak_memory_stats(self._device)
@@ -52,10 +60,17 @@ class CudaGauge:
 
     def room(self) -> int:
         free, total = torch.cuda.mem_get_info(self._device)
-        kept = torch.cuda.memory_reserved(self._device)
-        allocated = torch.cuda.memory_allocated(self._device)
-        own = int(total * self._fraction) - allocated
-        return min(own, free + kept - allocated)
+        spare = self._spare()
+        held = torch.cuda.memory_reserved(self._device) - spare
+        return min(int(total * self._fraction) - held, free + spare) - self._promised()
+
+    def _spare(self) -> int:
+        """Reserved bytes that any tensor may have; those of captured steps are not among them."""
+        return sum(
+            segment["total_size"] - segment["allocated_size"]
+            for segment in torch.cuda.memory_snapshot()
+            if segment["device"] == self._index and tuple(segment["segment_pool_id"]) == (0, 0)
+        )
 
     def ran_out(self) -> None:
         torch.cuda.empty_cache()
@@ -94,6 +109,12 @@ class Cap:
         room = (1 - _KEPT_FREE) * self._gauge.room()
         fits = int(room / self._per_item) if self._per_item > 0 else self._ceiling
         self.size = max(self.size, min(2 * self.size, fits, self._ceiling))
+
+    def made_room(self) -> None:
+        """Caches were dropped, for memory ran out; in the compute thread."""
+        if self._gauge is not None:
+            self._gauge.ran_out()
+            self._gauge.start()
 
     def ran_out(self, items: int) -> None:
         """A batch of so many needed more memory than there is: half of it is the most from now."""

@@ -74,6 +74,12 @@ class Asleep:
     def describe(self) -> dict[str, Any]:
         return {"parameters": {}}
 
+    def make_room(self) -> bool:
+        return False
+
+    def promised_bytes(self) -> int:
+        return 0
+
     def run_batch(self, calls: Sequence[Call]) -> list[Answer | FarmError]:
         time.sleep(self.step_seconds)
         each = self.step_seconds / len(calls)

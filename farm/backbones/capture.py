@@ -113,6 +113,11 @@ class StepCache:
         self.replays += 1
         return found.replay(full, rows)
 
+    @property
+    def holds(self) -> bool:
+        """Whether there are graphs, and memory of theirs."""
+        return bool(self._kept) or self._pool is not None
+
     def clear(self) -> None:
         """Give back the graphs' memory."""
         self._kept.clear()

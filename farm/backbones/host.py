@@ -120,6 +120,17 @@ class OperationHost:
         )
         return [next(results) if refusal is None else refusal for refusal in refusals]
 
+    def make_room(self) -> bool:
+        """Drop what can be computed again, for memory ran out; False if there was nothing.
+
+        Only in the thread that computes, between two steps.
+        """
+        return self._networks.drop_caches()
+
+    def promised_bytes(self) -> int:
+        """Memory that is not for batches, though it may be free: caches will fill it."""
+        return self._networks.caches_to_fill()
+
     def describe(self) -> dict[str, Any]:
         """Which process holds which networks, how large each is, and how full its caches are."""
         networks = self._networks

@@ -75,6 +75,12 @@ class DigestCache(Generic[Kept]):
             while self.bytes > self.max_bytes:
                 self._drop(next(iter(self._kept)))
 
+    def clear(self) -> None:
+        """Drop all; whoever asks computes it again."""
+        with self._lock:
+            self._kept.clear()
+            self.bytes = 0
+
     def describe(self) -> dict[str, int]:
         """How full it is and how often it helped."""
         return {

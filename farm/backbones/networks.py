@@ -23,7 +23,14 @@ from farm.backbones.inpainting import Inpainter
 from farm.backbones.map_cache import MapCache, StateCache
 from farm.backbones.precision import Precision, captures, compiles, laid_out, precision_for
 from farm.backbones.region_networks import RegionNetworks
-from farm.backbones.room import carried, free_bytes, parts_to_offload, sizes_of_parts
+from farm.backbones.room import (
+    bytes_left,
+    carried,
+    free_bytes,
+    parts_to_offload,
+    sizes_of_parts,
+    source_cache_bytes,
+)
 from farm.backbones.safety import SafetyChecker
 from farm.backbones.scorer import Scorer
 from farm.backbones.stable_diffusion import Autoencoder, NoisePredictor
@@ -35,8 +42,6 @@ M = TypeVar("M", bound=nn.Module)
 
 _MAP_CACHE_BYTES = 1 << 30
 """Ten inversions of Stable Diffusion 1 with 30 steps (95 MB each)."""
-_SOURCE_CACHE_BYTES = {"cpu": 1 << 30, "cuda": 16 << 30}
-"""A source of Stable Diffusion 1 takes 2.6 GB for 30 steps, one of the scenes set 12 MB for 20."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Networks:
     safety: SafetyChecker | None = None
     """Where the model set has one."""
     maps: MapCache = field(default_factory=lambda: MapCache(_MAP_CACHE_BYTES))
-    sources: StateCache = field(default_factory=lambda: StateCache(_SOURCE_CACHE_BYTES["cpu"]))
+    sources: StateCache = field(default_factory=lambda: StateCache(source_cache_bytes(None)))
     steps: StepCache = field(default_factory=StepCache)
     """Runs training steps, captured where the device can."""
 
@@ -74,6 +79,21 @@ class Networks:
             **more,
         }
 
+    def drop_caches(self) -> bool:
+        """Give back what can be computed again; False if there was nothing.
+
+        Not while something is computed: captured steps are no longer theirs who run them.
+        """
+        held = bool(len(self.maps) or len(self.sources) or self.steps.holds)
+        self.maps.clear()
+        self.sources.clear()
+        self.steps.clear()
+        return held
+
+    def caches_to_fill(self) -> int:
+        """Bytes that the caches may still take."""
+        return sum(cache.max_bytes - cache.bytes for cache in (self.maps, self.sources))
+
 
 def load_networks(
     folder: Path,
@@ -81,7 +101,7 @@ def load_networks(
     device: str,
     *,
     map_cache_bytes: int = _MAP_CACHE_BYTES,
-    source_cache_bytes: int | None = None,
+    source_bytes: int | None = None,
     precision: Precision | None = None,
 ) -> Networks:
     """Networks from a folder in Hugging Face layout; nothing is fetched.
@@ -97,21 +117,22 @@ def load_networks(
         spec: what the folder is said to hold.
         device: where to compute.
         map_cache_bytes: room for recorded maps.
-        source_cache_bytes: room for the attention of edits' sources; None: by the device.
+        source_bytes: room for the attention of edits' sources; None: by what the device has left.
         precision: of each network; None: what suits the device.
 
     Raises:
         ModelSetError: naming the folder or file that is missing, broken, or does not fit `spec`.
     """
     kind = torch.device(device).type
-    if source_cache_bytes is None:
-        source_cache_bytes = _SOURCE_CACHE_BYTES.get(kind, _SOURCE_CACHE_BYTES["cpu"])
     away = parts_to_offload(sizes_of_parts(folder), free_bytes(device))
     loader = _Loader(folder, spec, device, precision or precision_for(device), away)
+    loaded = loader.load()
+    if source_bytes is None:
+        source_bytes = source_cache_bytes(bytes_left(device))
     return replace(
-        loader.load(),
+        loaded,
         maps=MapCache(map_cache_bytes),
-        sources=StateCache(source_cache_bytes),
+        sources=StateCache(source_bytes),
         steps=StepCache(enabled=kind == "cuda" and captures(), compiled=compiles()),
     )
 

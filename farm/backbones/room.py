@@ -22,6 +22,10 @@ OFFLOADABLE = ("t5", "text_encoder", "image_encoder", "vae")
 BATCH_ROOM = 8 << 30
 """Bytes to leave for what is computed: a value gradient of Stable Diffusion takes 0.9 GB a sample
 (specs/style_diffusion.md §9)."""
+_SOURCES_IN_MAIN_MEMORY = 1 << 30
+_MOST_SOURCES = 16 << 30
+"""A source of Stable Diffusion 1 takes 1.35 GB for 30 steps in half precision, one of the scenes
+set 12 MB for 20."""
 _BLOCK_BYTES = 1.25 * (1 << 30)
 """What a block of Infinity-2B keeps for its backward pass at 10521 tokens (specs/edit_infinity.md);
 it grows with tokens and width."""
@@ -33,6 +37,31 @@ def free_bytes(device: str) -> int | None:
     if torch.device(device).type != "cuda":
         return None
     return int(torch.cuda.mem_get_info(device)[0])
+
+
+def bytes_left(device: str) -> int | None:
+    """What this process may still take of an accelerator, of its share where several have one.
+
+    Memory that is reserved and not used counts; ask before steps are captured, whose pools are
+    theirs alone.
+    """
+    if torch.device(device).type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    used = torch.cuda.memory_allocated(device)
+    own = int(total * torch.cuda.get_per_process_memory_fraction(device)) - used
+    return min(own, free + torch.cuda.memory_reserved(device) - used)
+
+
+def source_cache_bytes(left: int | None) -> int:
+    """Room for the attention of edits' sources: half of what batches leave over.
+
+    Args:
+        left: bytes of the accelerator, networks loaded; None: main memory.
+    """
+    if left is None:
+        return _SOURCES_IN_MAIN_MEMORY
+    return min(_MOST_SOURCES, max(0, left - BATCH_ROOM) // 2)
 
 
 def sizes_of_parts(folder: Path) -> dict[str, int]:

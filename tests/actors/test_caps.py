@@ -1,11 +1,12 @@
 """Sizes of batches: probed against a simulated memory; costs as lines; padded sizes."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.anticipation import Anticipation
-from actors.caps import Cap, padded_size
+from actors.caps import Cap, CudaGauge, padded_size
 from actors.costs import Cost
 
 
@@ -98,6 +99,29 @@ def probe_again(cap: Cap, memory: Memory) -> tuple[Cap, list[int]]:
         except MemoryError:
             cap.ran_out(cap.size)
     return cap, tried
+
+
+def segment(total: int, allocated: int, *, device: int = 0, pool: int = 0) -> dict[str, object]:
+    return {
+        "device": device,
+        "total_size": total,
+        "allocated_size": allocated,
+        "segment_pool_id": (0, pool),
+    }
+
+
+def test_room_is_neither_what_captured_steps_keep_nor_what_caches_will_fill(monkeypatch) -> None:
+    """A card of 24 with 4 free; 8 are reserved by us, 3 of them by graphs, the rest by others."""
+    segments = [segment(5, 2), segment(3, 1, pool=7), segment(90, 0, device=1)]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (4, 24))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 8)
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *_: None)
+    gauge = CudaGauge("cuda:0")
+    assert gauge.room() == 4 + (5 - 2)
+    gauge.leave(lambda: 2)
+    assert gauge.room() == 5
+    assert CudaGauge("cuda:0", 0.25).room() == 6 - (8 - 3)
 
 
 def test_a_small_batch_says_nothing_about_a_larger_one() -> None:

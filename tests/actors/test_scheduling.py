@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+import torch
 
 from actors.batcher import Batcher, Outcome
 from actors.limits import Limits
@@ -15,6 +16,7 @@ from farm.errors import (
     BackboneLostError,
     EditCancelledError,
     EditFailedError,
+    OutOfMemoryError,
     QueueFullError,
 )
 from tests.actors.hosts import Clock, SteppingHost, call, queued, value_of
@@ -248,6 +250,63 @@ async def test_a_single_item_that_does_not_fit_fails_alone() -> None:
     assert isinstance(failed, EditFailedError)
     assert "MemoryError" in failed.message
     assert [value_of(o) for o in outcomes] == [0, 1, 2, 4, 5, 6, 7]
+
+
+class Hoard:
+    """A step that runs out of memory while more than so many caches are kept."""
+
+    def __init__(self, kept: int, needs: int = 0) -> None:
+        self.kept, self._needs = kept, needs
+        self.host = SteppingHost()
+        self.sizes: list[int] = []
+        self.threads: set[int] = set()
+
+    def run_step(self, items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+        self.sizes.append(len(items))
+        self.threads.add(threading.get_ident())
+        if self.kept or self._needs:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.host.run_step(items)
+
+    def make_room(self) -> bool:
+        self.threads.add(threading.get_ident())
+        held, self.kept = self.kept, 0
+        return held > 0
+
+
+@pytest.mark.parametrize("items", [1, 4])
+async def test_caches_that_filled_the_memory_are_dropped_and_no_item_fails(items: int) -> None:
+    hoard, memory = Hoard(kept=8), Memory(room=1000, item=1)
+    limits = Limits(max_batch=items)
+    batcher = Batcher(hoard.run_step, limits, gauge=memory, make_room=hoard.make_room)
+    outcomes = await batcher.answer_all([call(value, steps=1) for value in range(items)])
+    assert [value_of(o) for o in outcomes] == list(range(items))
+    assert hoard.sizes[:2] == [1, 1]  # the same once more
+    assert memory.given_back == 1
+    assert len(hoard.threads) == 1, "caches are the compute thread's"
+    await batcher.close()
+
+
+async def test_a_batch_is_not_halved_where_dropping_caches_was_enough() -> None:
+    hoard = Hoard(kept=8)
+    batcher = Batcher(hoard.run_step, Limits(max_batch=4), make_room=hoard.make_room)
+    await batcher.answer_all([call(value) for value in range(4)])
+    assert hoard.sizes == [4, 4]
+    (key,) = batcher.stats().by_key.values()
+    assert key.cap == 4
+    await batcher.close()
+
+
+async def test_what_does_not_fit_without_caches_either_fails_after_one_more_try() -> None:
+    hoard = Hoard(kept=8, needs=1)
+    batcher = Batcher(hoard.run_step, Limits(max_batch=4), make_room=hoard.make_room)
+    (failed,) = await batcher.answer_all([call(0)])
+    assert isinstance(failed, OutOfMemoryError)
+    assert hoard.sizes == [1, 1]
+    (again,) = await batcher.answer_all([call(1)])  # with nothing to drop
+    assert isinstance(again, OutOfMemoryError)
+    assert hoard.sizes == [1, 1, 1]
+    await batcher.close()
 
 
 async def test_a_step_that_hangs_is_given_up_and_said_so() -> None:

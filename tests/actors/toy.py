@@ -73,6 +73,12 @@ class ToyHost:
     def describe(self) -> dict[str, Any]:
         return {"parameters": {"toy": self.weights.numel()}}
 
+    def make_room(self) -> bool:
+        return False
+
+    def promised_bytes(self) -> int:
+        return 0
+
     def run_batch(self, calls: Sequence[Call]) -> list[Answer | FarmError]:
         first = calls[0]
         if "meet" in first.static:

@@ -124,6 +124,23 @@ def test_a_forgotten_source_is_the_same_when_computed_again(networks: Networks) 
     assert torch.equal(known.uncond, again.uncond)
 
 
+def test_dropped_caches_change_no_result(networks: Networks) -> None:
+    host = OperationHost(networks)
+    client = DiffusionClient(host, networks.spec, alone=True)
+    query = edit_query(0)
+    known = edit_noise(client, query)
+    room, kept = host.promised_bytes(), networks.sources.bytes + networks.maps.bytes
+    assert len(networks.sources) == 2
+    assert host.make_room()
+    assert host.promised_bytes() == room + kept
+    assert not host.make_room()
+    assert len(networks.sources) == networks.sources.bytes == 0
+    again = edit_noise(client, query)
+    assert torch.equal(known.cond, again.cond)
+    assert torch.equal(known.uncond, again.uncond)
+    assert len(networks.sources) == 2
+
+
 def test_what_was_computed_in_company_is_not_taken_by_who_is_alone(networks: Networks) -> None:
     query = edit_query(0)
     host = OperationHost(networks)

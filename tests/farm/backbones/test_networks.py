@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from farm.backbones.networks import Networks, load_networks
+from farm.backbones.networks import Networks, _Loader, load_networks
 from farm.errors import ModelSetError
 from tests.tiny import (
     tiny_autoencoder,
@@ -48,6 +48,22 @@ def test_networks_are_frozen(folder: Path) -> None:
     for module in load_networks(folder, SPEC, "cpu").modules().values():
         assert not any(p.requires_grad for p in module.parameters())
         assert not any(m.training for child in module.children() for m in child.modules())
+
+
+def test_the_source_cache_is_sized_by_what_the_loaded_networks_leave(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    def left(device: str) -> int:
+        order.append(device)
+        return 18 << 30
+
+    monkeypatch.setattr("farm.backbones.networks.bytes_left", left)
+    monkeypatch.setattr(_Loader, "load", lambda _: order.append("loaded") or tiny_networks())
+    assert load_networks(folder, SPEC, "cpu").sources.max_bytes == 5 << 30
+    assert order == ["loaded", "cpu"]
+    assert load_networks(folder, SPEC, "cpu", source_bytes=7).sources.max_bytes == 7
 
 
 def test_towers_may_be_apart_as_stable_diffusion_ships_them(folder: Path) -> None:

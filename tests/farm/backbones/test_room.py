@@ -3,11 +3,13 @@ import torch
 from accelerate.hooks import AlignDevicesHook
 
 from farm.backbones.room import (
+    bytes_left,
     carried,
     free_bytes,
     parts_to_offload,
     recomputes,
     sizes_of_parts,
+    source_cache_bytes,
 )
 from farm.errors import ModelSetError
 from tests.tiny import TOKENS, tiny_autoencoder, tiny_text_encoder
@@ -29,8 +31,33 @@ def test_a_card_that_is_too_small_either_way_is_an_early_error():
         parts_to_offload(SIZES, 5 * GB, reserve=GB)
 
 
+@pytest.mark.parametrize(
+    ("left", "room"),
+    [
+        (None, 1 << 30),
+        (5 << 30, 0),
+        (18 << 30, 5 << 30),
+        (30 << 30, 11 << 30),
+        (70 << 30, 16 << 30),
+    ],
+)
+def test_sources_have_half_of_what_batches_leave(left, room):
+    assert source_cache_bytes(left) == room
+
+
+@pytest.mark.parametrize(("share", "left"), [(1.0, 10 + 2), (0.5, 12 - 5)])
+def test_what_is_left_is_the_share_of_this_process(monkeypatch, share, left):
+    """A card of 24 with 10 free; 7 are reserved here, 5 of them used."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10, 24))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 7)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 5)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _: share)
+    assert bytes_left("cuda:0") == left
+
+
 def test_a_cpu_has_no_limit():
     assert free_bytes("cpu") is None
+    assert bytes_left("cpu") is None
     assert not recomputes(depth=40, width=3584, tokens=10521, room=None)
 
 
