@@ -24,9 +24,9 @@ from farm.backbones.map_cache import MapCache, StateCache
 from farm.backbones.precision import Precision, captures, compiles, laid_out, precision_for
 from farm.backbones.region_networks import RegionNetworks
 from farm.backbones.room import (
+    batch_room,
     bytes_left,
     carried,
-    free_bytes,
     parts_to_offload,
     sizes_of_parts,
     source_cache_bytes,
@@ -124,11 +124,12 @@ def load_networks(
         ModelSetError: naming the folder or file that is missing, broken, or does not fit `spec`.
     """
     kind = torch.device(device).type
-    away = parts_to_offload(sizes_of_parts(folder), free_bytes(device))
+    reserve = batch_room(device)
+    away = parts_to_offload(sizes_of_parts(folder), bytes_left(device), reserve=reserve)
     loader = _Loader(folder, spec, device, precision or precision_for(device), away)
     loaded = loader.load()
     if source_bytes is None:
-        source_bytes = source_cache_bytes(bytes_left(device))
+        source_bytes = source_cache_bytes(bytes_left(device), reserve=reserve)
     return replace(
         loaded,
         maps=MapCache(map_cache_bytes),

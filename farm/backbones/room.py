@@ -22,6 +22,9 @@ OFFLOADABLE = ("t5", "text_encoder", "image_encoder", "vae")
 BATCH_ROOM = 8 << 30
 """Bytes to leave for what is computed: a value gradient of Stable Diffusion takes 0.9 GB a sample
 (specs/style_diffusion.md §9)."""
+SMALLEST_ROOM = 2 << 30
+"""Bytes without which no batch is computed, however little there is; `cluster/fractions.py` counts
+on it where it says who has room."""
 _SOURCES_IN_MAIN_MEMORY = 1 << 30
 _MOST_SOURCES = 16 << 30
 """A source of Stable Diffusion 1 takes 1.35 GB for 30 steps in half precision, one of the scenes
@@ -30,13 +33,6 @@ _BLOCK_BYTES = 1.25 * (1 << 30)
 """What a block of Infinity-2B keeps for its backward pass at 10521 tokens (specs/edit_infinity.md);
 it grows with tokens and width."""
 _BLOCK_NUMBERS = 10521 * 2048
-
-
-def free_bytes(device: str) -> int | None:
-    """Free memory of an accelerator; None where there is no limit to think of."""
-    if torch.device(device).type != "cuda":
-        return None
-    return int(torch.cuda.mem_get_info(device)[0])
 
 
 def bytes_left(device: str) -> int | None:
@@ -53,15 +49,24 @@ def bytes_left(device: str) -> int | None:
     return min(own, free + torch.cuda.memory_reserved(device) - used)
 
 
-def source_cache_bytes(left: int | None) -> int:
+def batch_room(device: str) -> int:
+    """Bytes to leave for what is computed; less where this process has a share of the device."""
+    if torch.device(device).type != "cuda":
+        return BATCH_ROOM
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    return max(SMALLEST_ROOM, int(BATCH_ROOM * share))
+
+
+def source_cache_bytes(left: int | None, *, reserve: int = BATCH_ROOM) -> int:
     """Room for the attention of edits' sources: half of what batches leave over.
 
     Args:
         left: bytes of the accelerator, networks loaded; None: main memory.
+        reserve: of which are left for batches.
     """
     if left is None:
         return _SOURCES_IN_MAIN_MEMORY
-    return min(_MOST_SOURCES, max(0, left - BATCH_ROOM) // 2)
+    return min(_MOST_SOURCES, max(0, left - reserve) // 2)
 
 
 def sizes_of_parts(folder: Path) -> dict[str, int]:
@@ -79,13 +84,15 @@ def parts_to_offload(
 ) -> frozenset[str]:
     """Parts that stay in main memory so that the others and a batch fit.
 
+    Where they all do and there is still no room for the reserve, batches are small.
+
     Args:
         sizes: bytes by part.
-        room: free bytes of the accelerator; None: no limit.
+        room: bytes of the accelerator that are this process' to take; None: no limit.
         reserve: of which are left for batches.
 
     Raises:
-        ModelSetError: the others do not fit either way.
+        ModelSetError: the others do not fit either way, with the smallest batch.
     """
     if room is None:
         return frozenset()
@@ -96,6 +103,7 @@ def parts_to_offload(
             break
         away.append(part)
         need -= sizes[part]
+    need += min(reserve, SMALLEST_ROOM) - reserve
     if need > room:
         raise ModelSetError(
             f"the networks need {need / 1e9:.1f} GB on the accelerator with "

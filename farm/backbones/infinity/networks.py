@@ -21,7 +21,7 @@ from farm.backbones.infinity.schedules import Grid, Size
 from farm.backbones.infinity.spec import InfinitySpec
 from farm.backbones.infinity.text_encoder import T5TextEncoder
 from farm.backbones.infinity.transformer import Infinity
-from farm.backbones.room import carried, free_bytes, recomputes
+from farm.backbones.room import bytes_left, carried, recomputes
 from farm.backbones.weight_files import read_weights
 from farm.errors import ModelSetError
 
@@ -86,7 +86,7 @@ def load_infinity_networks(
         carried(text, device)
     if recompute is None:
         recompute = recomputes(
-            depth=spec.depth, width=spec.width, tokens=_most_tokens(spec), room=free_bytes(device)
+            depth=spec.depth, width=spec.width, tokens=_most_tokens(spec), room=bytes_left(device)
         )
     networks = InfinityNetworks(transformer, vae, text, spec, device, recompute)
     check_fit(networks, str(folder))

@@ -55,14 +55,14 @@ def test_the_source_cache_is_sized_by_what_the_loaded_networks_leave(
 ) -> None:
     order: list[str] = []
 
-    def left(device: str) -> int:
-        order.append(device)
-        return 18 << 30
+    def left(_: str) -> int:
+        order.append("asked")
+        return (18 if "loaded" in order else 40) << 30
 
     monkeypatch.setattr("farm.backbones.networks.bytes_left", left)
     monkeypatch.setattr(_Loader, "load", lambda _: order.append("loaded") or tiny_networks())
     assert load_networks(folder, SPEC, "cpu").sources.max_bytes == 5 << 30
-    assert order == ["loaded", "cpu"]
+    assert order == ["asked", "loaded", "asked"]
     assert load_networks(folder, SPEC, "cpu", source_bytes=7).sources.max_bytes == 7
 
 

@@ -1,11 +1,16 @@
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook
+from hypothesis import given
+from hypothesis import strategies as st
 
+from cluster.fractions import share_accelerators
 from farm.backbones.room import (
+    BATCH_ROOM,
+    SMALLEST_ROOM,
+    batch_room,
     bytes_left,
     carried,
-    free_bytes,
     parts_to_offload,
     recomputes,
     sizes_of_parts,
@@ -15,6 +20,7 @@ from farm.errors import ModelSetError
 from tests.tiny import TOKENS, tiny_autoencoder, tiny_text_encoder
 
 GB = 1_000_000_000
+CONTEXT = 700 << 20  # of CUDA, in each process
 SIZES = {"unet": 2 * GB, "t5": 3 * GB, "vae": 1 * GB, "infinity": 4 * GB}
 
 
@@ -55,8 +61,39 @@ def test_what_is_left_is_the_share_of_this_process(monkeypatch, share, left):
     assert bytes_left("cuda:0") == left
 
 
+def test_a_share_of_a_card_leaves_less_for_batches(monkeypatch):
+    assert batch_room("cpu") == BATCH_ROOM
+    for share, room in ((1.0, 8 << 30), (0.5, 4 << 30), (0.1, 2 << 30)):
+        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _, s=share: s)
+        assert batch_room("cuda:0") == room
+
+
+def test_without_room_for_large_batches_a_set_loads_for_small_ones():
+    """sd15 on a card of 12 GiB: what fits there is computed there."""
+    sizes = {"unet": 4 * GB, "safety_checker": GB, "text_encoder": GB // 2, "vae": GB // 3}
+    away = {"text_encoder", "vae"}
+    assert parts_to_offload(sizes, int(12.5 * GB)) == away
+    assert parts_to_offload(sizes, 15 * GB) == set()
+    assert parts_to_offload(sizes, int(7.2 * GB)) == away
+    with pytest.raises(ModelSetError, match="take a smaller model set"):
+        parts_to_offload(sizes, 7 * GB)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "b", "c"]), st.integers(3 << 30, 30 << 30), min_size=1, max_size=3
+    ),
+    st.integers(8 << 30, 80 << 30),
+)
+def test_whoever_is_given_a_place_can_load_there(weights, memory):
+    """With what CUDA takes of the card in its process, which no share counts."""
+    for placed in share_accelerators(weights, [memory]).placed:
+        own = placed.share * memory - CONTEXT
+        reserve = max(SMALLEST_ROOM, int(BATCH_ROOM * placed.share))
+        parts_to_offload({"unet": weights[placed.name]}, int(own), reserve=reserve)
+
+
 def test_a_cpu_has_no_limit():
-    assert free_bytes("cpu") is None
     assert bytes_left("cpu") is None
     assert not recomputes(depth=40, width=3584, tokens=10521, room=None)
 
