@@ -107,8 +107,12 @@ COPY --from=wheel /wheel /wheel
 RUN python -m pip install --no-deps /wheel/*.whl
 
 # --- what runs: no compiler, no pip cache, and not as root. Ray's launcher runs its commands in
-# login shells, which forget the image's PATH: the profile says it again
+# login shells, which forget the image's PATH: the profile says it again. It copies files with
+# rsync, and its autoscaler, which runs in the head's container, reaches workers by ssh
 FROM ${{PYTHON_IMAGE}} AS runtime
+RUN apt-get update \\
+    && apt-get install --yes --no-install-recommends openssh-client rsync \\
+    && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid {uid} ray \\
     && useradd --uid {uid} --gid {uid} --create-home --home-dir {home} ray \\
     && install -d -o {uid} -g {uid} {cache} {home}/.ray \\

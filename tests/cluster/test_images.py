@@ -79,14 +79,21 @@ def test_both_targets_run_as_the_user_of_the_pods():
 def test_login_shells_find_the_farms_commands(tmp_path):
     """Ray's launcher runs its commands in them, and /etc/profile sets another PATH."""
     (lines,) = [lines for _, stage, lines in stages(DOCKERFILE) if stage == "runtime"]
-    (command,) = [line.rest for line in lines if line.word == "RUN"]
-    (words,) = [part for part in command.split("&&") if "/etc/profile.d/" in part]
+    commands = [line.rest for line in lines if line.word == "RUN"]
+    parts = [part for command in commands for part in command.split("&&")]
+    (words,) = [part for part in parts if "/etc/profile.d/" in part]
     profile = tmp_path / "editfarm.sh"
     written = words.replace("/etc/profile.d/editfarm.sh", str(profile))
     subprocess.run(["bash", "-c", written], check=True, timeout=30)
     says = f"PATH=/usr/local/bin:/usr/bin:/bin; . {profile}; echo $PATH"
     shown = subprocess.run(["sh", "-c", says], capture_output=True, text=True, timeout=30)
     assert shown.stdout.strip() == "/opt/editfarm/bin:/usr/local/bin:/usr/bin:/bin"
+
+
+def test_the_launcher_finds_what_it_copies_and_reaches_workers_with():
+    (lines,) = [lines for _, stage, lines in stages(DOCKERFILE) if stage == "runtime"]
+    (installed,) = [line.rest for line in lines if "apt-get install" in line.rest]
+    assert {"rsync", "openssh-client"} <= set(installed.split())
 
 
 def test_what_is_copied_is_there_and_let_in():
