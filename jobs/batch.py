@@ -112,8 +112,9 @@ class Batch:
         """The line's edit, checked whole.
 
         Raises:
-            InvalidRequestError: or one of its children, saying what to change.
-            StoreError: its picture lies in a bucket that cannot be read.
+            InvalidRequestError: or one of its children, saying what to change; also where its own
+                picture cannot be had, for good.
+            StoreError: its picture lies in a bucket that does not answer, and may yet.
         """
         pictures = pictures or self.pictures()
         try:

@@ -1,7 +1,8 @@
 """Where manifests and pictures are read from: files, and objects of an S3 bucket.
 
 `s3://bucket/folder/edits.jsonl?endpoint_url=http://host:9000&region=eu-central-1` names an object
-as `open_store` names a store. A relative path in such a manifest is relative to its folder.
+as `open_store` names a store. A relative path in such a manifest is relative to its folder, and is
+a name as it stands: `50%.png` and `photo#1.png` are files of these names.
 """
 
 from collections import OrderedDict
@@ -10,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-from farm.errors import InvalidImageError, InvalidManifestError
+from farm.errors import InvalidImageError, InvalidManifestError, InvalidRequestError, StoreError
 from farm.requests import GENERATED
 from farm.runner import read_image
 from farm.storage.opening import open_store
@@ -43,12 +44,12 @@ def local_copy(uri: str) -> Generator[Path, None, None]:
     if not is_remote(uri):
         yield Path(uri.removeprefix("file://"))
         return
-    store, key = _object(uri)
     with TemporaryDirectory(prefix="editfarm-") as folder:
-        path = Path(folder) / key.rpartition("/")[2]
         try:
+            store, key = _object(uri)
+            path = Path(folder) / key.rpartition("/")[2]
             store.get_file(key, path)
-        except MissingKeyError as error:
+        except (MissingKeyError, InvalidImageError) as error:
             raise InvalidManifestError(
                 f"cannot read the manifest {uri}: {error.message}; check its address"
             ) from error
@@ -81,39 +82,54 @@ class Pictures:
         """Bytes of a picture; none for a source that is to be generated.
 
         Raises:
-            InvalidImageError: there is no such picture.
-            StoreError: the bucket cannot be read.
+            InvalidImageError: there is no such picture, or none that can be had at this address.
+            StoreError: the bucket does not answer, and may yet.
         """
         address = self._address(uri)
         if address is None:
             return read_image(uri, base=Path(self.base))
-        store, key = _object(address)
         try:
+            store, key = _object(address)
             return store.get(key)
-        except MissingKeyError as error:
+        except (InvalidRequestError, StoreError) as error:
+            if error.retryable:
+                raise
+            # this address alone, as far as anybody knows: no other row shall suffer for it
             raise InvalidImageError(f"{uri}: {error.message}; check its address") from error
 
     def signature(self, uri: str) -> Signature | None:
-        """Size and time of writing; None where there is no such picture."""
+        """Size and time of writing; None where there is no such picture; `read` says why.
+
+        Raises:
+            StoreError: the bucket does not answer, and may yet.
+        """
         if uri == GENERATED:
             return GENERATED
-        address = self._address(uri)
-        if address is not None:
-            return self._object_signature(address)
         try:
+            address = self._address(uri)
+            if address is not None:
+                return self._object_signature(address)
             about = (Path(self.base) / uri.removeprefix("file://")).stat()
-        except OSError:
+        except (InvalidRequestError, StoreError) as error:
+            if error.retryable:
+                raise
+            return None
+        except (OSError, ValueError):  # ValueError: no path at all, such as one with a null byte
             return None
         return f"{about.st_size}-{about.st_mtime_ns}"
 
     def _address(self, uri: str) -> str | None:
-        """The address of an object, or None for a file."""
+        """The address of an object, or None for a file.
+
+        Raises:
+            InvalidImageError: it lies above the bucket, or is none.
+        """
         if is_remote(uri):
             return uri
         if not is_remote(self.base) or "://" in uri or uri == GENERATED:
             return None
         parts = urlsplit(self.base)
-        return parts._replace(path=f"{parts.path}/{uri}").geturl()
+        return parts._replace(path=_below(parts.path, uri)).geturl()
 
     def _object_signature(self, address: str) -> Signature | None:
         """From a listing of its folder: one request for a thousand pictures."""
@@ -128,7 +144,45 @@ class Pictures:
         return self._listed[name].get(key)
 
 
+def _below(folder: str, name: str) -> str:
+    """The path of an address, from that of a folder and a relative name, which is not encoded.
+
+    Raises:
+        InvalidImageError: it lies above the bucket, or is none.
+    """
+    if name.startswith("/"):
+        raise InvalidImageError(
+            f"{name}: a manifest in a bucket names pictures relative to its folder, or by an "
+            "s3:// address"
+        )
+    segments = [segment for segment in folder.split("/") if segment]
+    for segment in name.split("/"):
+        if segment == "..":
+            if not segments:
+                raise InvalidImageError(f"{name}: lies above the manifest's bucket; see its ..")
+            segments.pop()
+        elif segment not in {"", "."}:
+            segments.append(_quoted(segment))
+    return "/" + "/".join(segments)
+
+
+def _quoted(segment: str) -> str:
+    try:
+        return quote(segment, safe="")
+    except ValueError as error:  # half a character
+        raise InvalidImageError(f"{segment!r} is not valid Unicode: {error}") from error
+
+
 def _object(uri: str) -> tuple[Store, str]:
-    parts = urlsplit(uri)
+    """The store of an address, and the key in it.
+
+    Raises:
+        InvalidImageError: it is no address.
+        UnusableStoreError: it names no store.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise InvalidImageError(f"{uri!r} is no address: {error}") from error
     store = open_store(parts._replace(path="").geturl())
     return PatientStore(store, patience=_PATIENCE), unquote(parts.path).strip("/")

@@ -36,6 +36,8 @@ def read_image(uri: str, *, base: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidImageError(f"{path}: {error.strerror}; check the path of the image") from error
+    except ValueError as error:  # a null byte, which no file's name can have
+        raise InvalidImageError(f"{str(path)!r}: {error}; check the path of the image") from error
 
 
 def read_mask(request: EditRequest, *, base: Path) -> bytes | None:

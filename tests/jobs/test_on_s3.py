@@ -5,9 +5,12 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from farm.errors import InvalidImageError
+from farm.errors import InvalidImageError, InvalidManifestError
 from farm.storage.opening import open_store
+from farm.zoo.model_sets import open_model_set
+from jobs.batch import Batch, Survey, check_lines, survey
 from jobs.edit_many import app
+from jobs.outcomes import FailedEdit
 from jobs.sources import Pictures, local_copy
 from tests.farm.storage.servers import BUCKET, WireToMoto, running_with_bucket
 from tests.jobs.conftest import LINE
@@ -93,3 +96,84 @@ def test_files_have_signatures_too(tmp_path):
     assert pictures.signature("none.png") is None
     with local_copy(str(path)) as copy:
         assert copy == path
+
+
+@pytest.fixture
+def batch(tmp_path, tiny_set, options):
+    """A manifest beside the pictures of a bucket, with these pictures, in this order."""
+
+    def batch(*images: str, where: str = f"s3://{BUCKET}/in/edits.jsonl") -> Batch:
+        path = tmp_path / "edits.jsonl"
+        lines = [{"image": image, "seed": n} | LINE for n, image in enumerate(images)]
+        path.write_text("\n".join(map(json.dumps, lines)))
+        address = where + options if where else ""
+        store = open_store(str(tmp_path / "store"))
+        return Batch(path, open_model_set(tiny_set), store, "default", "job", address=address)
+
+    return batch
+
+
+BAD_NAMES = [
+    "../../a.png",
+    "/pictures/a.png",
+    "pictures/\u0000.png",
+    "pictures/.hidden.png",
+    "what?.png",
+    "photo#1.png",
+    "50%25.png",
+    f"s3://{BUCKET}/in/photo#1.png",
+    f"s3://{BUCKET}/in//a.png",
+    "s3:///b.png",
+    "s3://[x/b.png",
+]
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES, "s3://nowhere/a.png{options}"])
+def test_a_picture_that_cannot_be_had_is_the_outcome_of_its_row(bucket, batch, options, name):
+    good = "pictures/a.png"
+    checked = batch(good, name.replace("{options}", options), good)
+    found = Survey()
+    (outcome,) = survey(checked, found)
+    assert isinstance(outcome, FailedEdit)
+    assert (outcome.line, outcome.kind, outcome.retryable) == (2, "InvalidImageError", False)
+    assert (found.total, found.missing) == (3, 2)
+    wrong = [line for line in check_lines(checked) if isinstance(line, FailedEdit)]
+    assert [(line.line, line.message) for line in wrong] == [(2, outcome.message)]
+
+
+def test_a_local_path_that_is_none_is_the_outcome_of_its_row(batch):
+    checked = batch("a\u0000.png", where="")
+    (outcome,) = survey(checked, Survey())
+    assert isinstance(outcome, FailedEdit)
+    assert "null byte" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("./a.png", "in/a.png"),
+        ("../a.png", "a.png"),
+        ("x//a.png", "in/x/a.png"),
+        ("x/../a.png", "in/a.png"),
+        ("photo#1.png", "in/photo#1.png"),
+        ("what?.png", "in/what?.png"),
+        ("50%25.png", "in/50%25.png"),
+        ("my ball.png", "in/my ball.png"),
+    ],
+)
+def test_a_relative_name_is_a_name_as_it_stands(bucket, options, name, key):
+    pictures = Pictures.beside(f"s3://{BUCKET}/in/edits.jsonl{options}")
+    bucket.put(key, b"this one")
+    try:
+        assert pictures.read(name) == b"this one"
+        assert pictures.signature(name) is not None
+    finally:
+        bucket.delete(key)
+
+
+def test_a_manifest_at_no_address_is_one_clear_error():
+    with (
+        pytest.raises(InvalidManifestError, match="is no address"),
+        local_copy("s3://[x/edits.jsonl"),
+    ):
+        pass
