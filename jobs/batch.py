@@ -6,13 +6,14 @@ No Ray here: who runs the edits is handed in. Neither pass holds the manifest in
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from farm.calls import Executor
-from farm.errors import FarmError, InvalidRequestError
+from farm.errors import EditCancelledError, FarmError, InvalidRequestError
 from farm.images import decode_image
 from farm.results import EditResult
 from farm.runner import PreparedEdit, load_result, prepare
@@ -24,6 +25,7 @@ from jobs.history import History, RowDigests
 from jobs.importers import Reading
 from jobs.manifests import BrokenLine, ManifestLine
 from jobs.outcomes import DoneEdit, FailedEdit, failed_edit
+from jobs.patience import Patience
 from jobs.sources import Pictures
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
 
 _LOOKUPS = 16  # commits that are read at once
 _AHEAD = 256  # rows that are looked at before the oldest lookup must be there
+_DRAWING_PATIENCE = 5.0  # seconds for one try at a picture; between two the job does other things
 
 Outcome: TypeAlias = DoneEdit | FailedEdit
 RunAll: TypeAlias = Callable[[Iterable[tuple[str, PreparedEdit]]], Iterator[Ended]]
@@ -130,11 +133,11 @@ class Batch:
     def done(
         self, line: ManifestLine, result: EditResult, seconds: float, *, tries: int = 0, row: str
     ) -> DoneEdit:
-        """The outcome of a committed edit; its true picture goes into the store for the report."""
-        key = None
-        if line.truth is not None:
-            key = job_file_key(self.tenant, self.job, f"truth/{line.number}")
-            self.store.put(key, self.pictures().read(line.truth))
+        """The outcome of a committed edit; its true picture goes into the store for the report.
+
+        Raises:
+            StoreError: the true picture cannot be read or stored.
+        """
         return DoneEdit(
             line=line.number,
             variant=line.variant,
@@ -144,8 +147,18 @@ class Batch:
             tries=tries,
             row=row,
             result=result,
-            truth=key,
+            truth=self._kept_truth(line),
         )
+
+    def _kept_truth(self, line: ManifestLine) -> str | None:
+        """Key of the line's true picture; None where it has none, or none any more."""
+        if line.truth is None:
+            return None
+        key = job_file_key(self.tenant, self.job, f"truth/{line.number}")
+        with suppress(InvalidRequestError):  # it went since the row was checked
+            self.store.put(key, self.pictures().read(line.truth))
+            return key
+        return None
 
 
 @dataclass
@@ -295,33 +308,50 @@ def running_name(line: int, name: str) -> str:
     return f"{line}:{name}"
 
 
-def run_missing(batch: Batch, run: RunAll, found: Survey) -> Iterator[Outcome]:
+def run_missing(
+    batch: Batch, run: RunAll, found: Survey, patience: Patience | None = None
+) -> Iterator[Outcome]:
     """Second pass: run what the first found missing, drawn as `run` asks for it.
 
+    Args:
+        batch: of which.
+        run: runs edits.
+        found: by the first pass.
+        patience: for pictures that cannot be read, and true ones that cannot be stored; none if
+            not given. When it is told to give up, no more is drawn.
+
     Raises:
-        StoreError: a true picture cannot be stored.
+        StoreError: such a picture, when patience has ended.
     """
     drawn: dict[str, ManifestLine] = {}
     changed: list[FailedEdit] = []
-    pictures = batch.pictures()
+    patience = patience or Patience()
+    pictures = Pictures.beside(batch.name, patience=_DRAWING_PATIENCE)
     digests = RowDigests(batch.model_set, batch.pictures())
 
     def edits() -> Iterator[tuple[str, PreparedEdit]]:
         for place, line in enumerate(batch.lines()):
             if found.is_settled(place) or isinstance(line, BrokenLine):
                 continue
+            name = running_name(line.number, line.name)
             try:
-                prepared = batch.prepared(line, pictures)
+                prepared = patience.again(name, partial(batch.prepared, line, pictures))
             except InvalidRequestError as error:  # it was right in the first pass
                 changed.append(_refused(line, error))
                 continue
-            name = running_name(line.number, line.name)
+            except EditCancelledError:
+                return  # who runs the edits hears the same wish
             drawn[name] = line
             yield name, prepared
 
     for ended in run(edits()):
         line = drawn.pop(ended.name)
-        yield _outcome(batch, line, ended, digests.of(line))
+        row = digests.of(line)
+        try:
+            outcome = patience.again(ended.name, partial(_outcome, batch, line, ended, row))
+        except EditCancelledError:  # without a row it is in no log: the next run adds the picture
+            outcome = _outcome(batch, replace(line, truth=None), ended, "")
+        yield outcome
     yield from changed
 
 

@@ -17,12 +17,13 @@ from farm.storage.patient import PatientStore
 from farm.storage.store import check_writable
 from jobs.batch import Batch, EditRunner, Messages, OpenRunner, Survey, run_missing, survey
 from jobs.called import command_line
-from jobs.dispatch import Dispatcher, Flight, Limits
+from jobs.dispatch import Dispatcher, Flight, Limits, Stopped, Wish
 from jobs.history import empty_history, load_history
 from jobs.live import LiveView
 from jobs.monitor import Monitor
 from jobs.outcome_table import write_csv
 from jobs.outcomes import DoneEdit, FailedEdit, Totals
+from jobs.patience import Patience
 from jobs.records import (
     CONTROL,
     JOB,
@@ -136,13 +137,15 @@ class _Run:
             self.monitor.replicas = max(1, len(backbones))
             with self.view.live(found.missing) as live:
                 dispatcher = self._dispatcher(flight, live)
-                for outcome in run_missing(self.batch, dispatcher.run, found):
+                patience = self._patience(dispatcher)
+                for outcome in run_missing(self.batch, dispatcher.run, found, patience):
                     self.add(outcome)
                     self.monitor.ended(outcome)
                     live.finished(outcome)
                     self.monitor.tick()
-            if dispatcher.stopped is not None:
-                self.totals.stopped = dispatcher.stopped.value
+            stopped = dispatcher.stopped or (Stopped.cancelled if patience.gave_up else None)
+            if stopped is not None:
+                self.totals.stopped = stopped.value
                 self.totals.left = found.total - len(self.spool)
             return _described(runner) or backbones  # what they have loaded by now
 
@@ -161,6 +164,15 @@ class _Run:
             is_store_well=self._is_store_well,
             note=self.note,
         )
+
+    def _patience(self, dispatcher: Dispatcher) -> Patience:
+        """For what is done inside of the dispatcher's loop, which stands still meanwhile."""
+
+        def meanwhile() -> bool:
+            dispatcher.watch(dispatcher.flight.messages())
+            return self.monitor.wish() is not Wish.cancel
+
+        return Patience(self.options.limits.patience, meanwhile, self.note)
 
     def _is_store_well(self) -> bool:
         try:

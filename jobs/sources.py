@@ -62,21 +62,23 @@ class Pictures:
 
     Attributes:
         base: folder of the manifest, a path or `s3://bucket/folder?options`.
+        patience: seconds to wait for a bucket that does not answer.
     """
 
     base: str
+    patience: float = _PATIENCE
     _listed: "OrderedDict[str, Mapping[str, Signature]]" = field(
         default_factory=OrderedDict[str, Mapping[str, Signature]]
     )
 
     @classmethod
-    def beside(cls, manifest: str) -> "Pictures":
+    def beside(cls, manifest: str, *, patience: float = _PATIENCE) -> "Pictures":
         """Relative to the folder of this manifest."""
         if not is_remote(manifest):
-            return cls(str(Path(manifest.removeprefix("file://")).parent))
+            return cls(str(Path(manifest.removeprefix("file://")).parent), patience)
         parts = urlsplit(manifest)
         folder = parts.path.rpartition("/")[0]
-        return cls(parts._replace(path=folder).geturl())
+        return cls(parts._replace(path=folder).geturl(), patience)
 
     def read(self, uri: str) -> bytes:
         """Bytes of a picture; none for a source that is to be generated.
@@ -89,7 +91,7 @@ class Pictures:
         if address is None:
             return read_image(uri, base=Path(self.base))
         try:
-            store, key = _object(address)
+            store, key = _object(address, self.patience)
             return store.get(key)
         except (InvalidRequestError, StoreError) as error:
             if error.retryable:
@@ -133,7 +135,7 @@ class Pictures:
 
     def _object_signature(self, address: str) -> Signature | None:
         """From a listing of its folder: one request for a thousand pictures."""
-        store, key = _object(address)
+        store, key = _object(address, self.patience)
         folder = key.rpartition("/")[0]
         name = f"{store.uri} {folder}"
         if name not in self._listed:
@@ -173,7 +175,7 @@ def _quoted(segment: str) -> str:
         raise InvalidImageError(f"{segment!r} is not valid Unicode: {error}") from error
 
 
-def _object(uri: str) -> tuple[Store, str]:
+def _object(uri: str, patience: float = _PATIENCE) -> tuple[Store, str]:
     """The store of an address, and the key in it.
 
     Raises:
@@ -185,4 +187,4 @@ def _object(uri: str) -> tuple[Store, str]:
     except ValueError as error:
         raise InvalidImageError(f"{uri!r} is no address: {error}") from error
     store = open_store(parts._replace(path="").geturl())
-    return PatientStore(store, patience=_PATIENCE), unquote(parts.path).strip("/")
+    return PatientStore(store, patience=patience), unquote(parts.path).strip("/")
