@@ -323,11 +323,17 @@ def run_missing(
     Raises:
         StoreError: such a picture, when patience has ended.
     """
-    drawn: dict[str, ManifestLine] = {}
+    drawn: dict[str, tuple[ManifestLine, str]] = {}
     changed: list[FailedEdit] = []
     patience = patience or Patience()
     pictures = Pictures.beside(batch.name, patience=_DRAWING_PATIENCE)
-    digests = RowDigests(batch.model_set, batch.pictures())
+    digests = RowDigests(batch.model_set, pictures)
+
+    def read(line: ManifestLine) -> tuple[str, PreparedEdit]:
+        # The digest first: of a picture that is replaced now, it is the old one's at worst, and
+        # the next run looks again. The other way round it would take the row for done.
+        row = digests.of(line)
+        return row, batch.prepared(line, pictures)
 
     def edits() -> Iterator[tuple[str, PreparedEdit]]:
         for place, line in enumerate(batch.lines()):
@@ -335,18 +341,17 @@ def run_missing(
                 continue
             name = running_name(line.number, line.name)
             try:
-                prepared = patience.again(name, partial(batch.prepared, line, pictures))
+                row, prepared = patience.again(name, partial(read, line))
             except InvalidRequestError as error:  # it was right in the first pass
                 changed.append(_refused(line, error))
                 continue
             except EditCancelledError:
                 return  # who runs the edits hears the same wish
-            drawn[name] = line
+            drawn[name] = line, row
             yield name, prepared
 
     for ended in run(edits()):
-        line = drawn.pop(ended.name)
-        row = digests.of(line)
+        line, row = drawn.pop(ended.name)
         try:
             outcome = patience.again(ended.name, partial(_outcome, batch, line, ended, row))
         except EditCancelledError:  # without a row it is in no log: the next run adds the picture

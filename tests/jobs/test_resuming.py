@@ -111,6 +111,29 @@ def test_a_changed_picture_is_done_again(submit, manifest, tmp_path, run):
     assert run.ran == ["b"]
 
 
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_picture_that_changes_while_its_edit_waits_is_done_again(
+    submit, manifest, tmp_path, run, monkeypatch, after
+):
+    """Also one that changes right after the second pass has read it."""
+    path, real, seen = write_picture(tmp_path / "b.png", seed=3), batch.prepare, []
+
+    def prepare(request, image, *arguments, **options):
+        if request.id == "b":
+            seen.append(image)
+            if len(seen) == after:
+                write_picture(path, seed=4, side=24)
+        return real(request, image, *arguments, **options)
+
+    monkeypatch.setattr(batch, "prepare", prepare)
+    lines = manifest({"id": "a"}, {"id": "b", "image": "b.png"})
+    first, _ = submit(lines)
+    again, _ = submit(lines)
+    assert run.ran == (["a", "b"] if after == 1 else ["a", "b", "b"])
+    edits = {found["b"]["result"]["edit_id"] for found in (first, again)}
+    assert len(edits) == (1 if after == 1 else 2)
+
+
 def test_another_version_of_a_method_sets_the_history_aside(submit, manifest, monkeypatch, run):
     path = manifest(*FOUR)
     submit(path)
