@@ -178,9 +178,9 @@ class MeasuredStore:
         keys = _timed("list", lambda: [*self.inner.list(prefix)])
         return iter(keys)
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
+    def entries(self, prefix: str, *, deep: bool = True) -> Iterator[Entry]:
         """Counted as `list` is."""
-        found = _timed("list", lambda: [*self.inner.entries(prefix)])
+        found = _timed("list", lambda: [*self.inner.entries(prefix, deep=deep)])
         return iter(found)
 
     def names(self, prefix: str) -> Iterator[str]:

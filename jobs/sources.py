@@ -22,7 +22,7 @@ from farm.storage.store import MissingKeyError, Store
 
 _S3 = "s3://"
 _PATIENCE = 20.0  # seconds
-_LISTED_FOLDERS = 8
+_LISTED_FOLDERS = 8  # whose listings are kept, so many pictures each
 
 Signature = str
 """Tells a picture from an earlier one of the same name, without reading it."""
@@ -70,6 +70,8 @@ class Pictures:
     _listed: "OrderedDict[str, Mapping[str, Signature]]" = field(
         default_factory=OrderedDict[str, Mapping[str, Signature]]
     )
+    _forgotten: set[str] = field(default_factory=set[str])
+    """Folders that were listed, and had to make room."""
 
     @classmethod
     def beside(cls, manifest: str, *, patience: float = _PATIENCE) -> "Pictures":
@@ -134,15 +136,20 @@ class Pictures:
         return parts._replace(path=_below(parts.path, uri)).geturl()
 
     def _object_signature(self, address: str) -> Signature | None:
-        """From a listing of its folder: one request for a thousand pictures."""
+        """From a listing of its folder: one request for a thousand pictures.
+
+        A folder is listed once: rows that go to and fro between many folders ask for each picture
+        alone.
+        """
         store, key = _object(address, self.patience)
         folder = key.rpartition("/")[0]
         name = f"{store.uri} {folder}"
+        if name in self._forgotten:
+            return _signatures(store, key).get(key)
         if name not in self._listed:
-            prefix = f"{folder}/" if folder else ""
-            self._listed[name] = {e.key: f"{e.size}-{e.modified}" for e in store.entries(prefix)}
-            while len(self._listed) > _LISTED_FOLDERS:
-                self._listed.popitem(last=False)
+            self._listed[name] = _signatures(store, f"{folder}/" if folder else "")
+            if len(self._listed) > _LISTED_FOLDERS:
+                self._forgotten.add(self._listed.popitem(last=False)[0])
         return self._listed[name].get(key)
 
 
@@ -173,6 +180,14 @@ def _quoted(segment: str) -> str:
         return quote(segment, safe="")
     except ValueError as error:  # half a character
         raise InvalidImageError(f"{segment!r} is not valid Unicode: {error}") from error
+
+
+def _signatures(store: Store, prefix: str) -> dict[str, Signature]:
+    """Of the objects that start with a prefix, by key; not of those in folders below.
+
+    Also where one object is meant: asked for its head, some servers tell coarser times.
+    """
+    return {e.key: f"{e.size}-{e.modified}" for e in store.entries(prefix, deep=False)}
 
 
 def _object(uri: str, patience: float = _PATIENCE) -> tuple[Store, str]:

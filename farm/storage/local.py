@@ -122,8 +122,8 @@ class LocalStore:
         directory, _, _ = prefix.rpartition("/")
         return self._walk(directory, prefix)
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        for key in self.list(prefix):
+    def entries(self, prefix: str, *, deep: bool = True) -> Iterator[Entry]:
+        for key in self.list(prefix) if deep else self._beside(prefix):
             try:
                 about = self._path(key).stat()
             except FileNotFoundError:
@@ -172,7 +172,13 @@ class LocalStore:
                         found.append(path)
         return found
 
-    def _walk(self, directory: str, prefix: str) -> Iterator[str]:
+    def _beside(self, prefix: str) -> Iterator[str]:
+        """Keys that start with a prefix and have no further slash."""
+        validate_prefix(prefix)
+        directory, _, _ = prefix.rpartition("/")
+        return self._walk(directory, prefix, deep=False)
+
+    def _walk(self, directory: str, prefix: str, *, deep: bool = True) -> Iterator[str]:
         with self._clear_errors("list", directory):
             try:
                 with os.scandir(self.root / directory) as entries:
@@ -184,10 +190,10 @@ class LocalStore:
             key = f"{directory}/{name}" if directory else name
             if not key.startswith(prefix) or not is_key(key.removesuffix("/")):
                 continue  # a name that is no key is a file of our own, or a stranger's
-            if name.endswith("/"):
-                yield from self._walk(key.removesuffix("/"), prefix)
-            else:
+            if not name.endswith("/"):
                 yield key
+            elif deep:
+                yield from self._walk(key.removesuffix("/"), prefix)
 
     def _path(self, key: str) -> Path:
         return self.root / validate_key(key)

@@ -70,8 +70,8 @@ class PatientStore:
     def list(self, prefix: str) -> Iterator[str]:
         return self._listed(lambda: self.store.list(prefix), lambda key: key)
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        return self._listed(lambda: self.store.entries(prefix), lambda entry: entry.key)
+    def entries(self, prefix: str, *, deep: bool = True) -> Iterator[Entry]:
+        return self._listed(lambda: self.store.entries(prefix, deep=deep), lambda entry: entry.key)
 
     def names(self, prefix: str) -> Iterator[str]:
         return iter(self._again(lambda: list(self.store.names(prefix))))

@@ -118,8 +118,8 @@ class S3Store:
     def list(self, prefix: str) -> Iterator[str]:
         return (entry.key for entry in self.entries(prefix))
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        return self._entries(validate_prefix(prefix))
+    def entries(self, prefix: str, *, deep: bool = True) -> Iterator[Entry]:
+        return self._entries(validate_prefix(prefix), deep=deep)
 
     def names(self, prefix: str) -> Iterator[str]:
         return self._names(validate_prefix(prefix))
@@ -140,8 +140,9 @@ class S3Store:
         with self._clear_errors("read", key), self._clear_absence(key):
             _repeated(download)
 
-    def _entries(self, prefix: str) -> Iterator[Entry]:
-        for page in self._pages(prefix):
+    def _entries(self, prefix: str, *, deep: bool) -> Iterator[Entry]:
+        options = {} if deep else {"Delimiter": "/"}
+        for page in self._pages(prefix, **options):
             for found in page.get("Contents", ()):
                 key = found["Key"].removeprefix(self._above)
                 if is_key(key):  # consoles leave empty objects such as "a/"

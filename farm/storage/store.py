@@ -89,8 +89,12 @@ class Store(Protocol):
         """Keys that start with these characters, in the order of their UTF-8 bytes."""
         ...
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        """As `list`, with size and time of each object; one request for many objects."""
+    def entries(self, prefix: str, *, deep: bool = True) -> Iterator[Entry]:
+        """As `list`, with size and time of each object; one request for many objects.
+
+        Without `deep` only those with no further slash behind the prefix: what lies below costs
+        nothing then.
+        """
         ...
 
     def names(self, prefix: str) -> Iterator[str]:

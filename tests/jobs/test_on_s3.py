@@ -1,6 +1,7 @@
 """Manifest, pictures and store in a bucket; nothing on this machine."""
 
 import json
+from urllib.parse import parse_qs
 
 import pytest
 from typer.testing import CliRunner
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 from farm.errors import InvalidImageError, InvalidManifestError
 from farm.storage.opening import open_store
 from farm.zoo.model_sets import open_model_set
+from jobs import sources
 from jobs.batch import Batch, Survey, check_lines, survey
 from jobs.edit_many import app
 from jobs.outcomes import FailedEdit
@@ -77,6 +79,33 @@ def test_a_signature_changes_with_the_picture(bucket, options):
     bucket.put("in/pictures/a.png", picture(1, side=24))
     later = Pictures.beside(f"s3://{BUCKET}/in/edits.jsonl{options}")
     assert later.signature("pictures/a.png") != before
+
+
+def test_a_signature_costs_no_listing_of_what_lies_below(bucket, options, wire, monkeypatch):
+    """A bucket may hold the store too; a folder is listed once, however rows are mixed."""
+    asked = []
+    real = WireToMoto.__call__
+
+    def count(self, environ, start_response):
+        asked.append(parse_qs(environ["QUERY_STRING"]))
+        return real(self, environ, start_response)
+
+    monkeypatch.setattr(sources, "_LISTED_FOLDERS", 2)
+    for folder in "xyz":
+        bucket.put(f"in/{folder}/a.png", b"1")
+        bucket.put(f"in/{folder}/deep/down.png", b"1")
+    pictures = Pictures.beside(f"s3://{BUCKET}/in/edits.jsonl{options}")
+    monkeypatch.setattr(WireToMoto, "__call__", count)
+    first = [pictures.signature(f"{folder}/a.png") for folder in "xyz"]
+    again = [pictures.signature(f"{folder}/a.png") for folder in "xyzx"]
+    assert None not in first
+    assert again == [*first, first[0]]
+    assert pictures.signature("x/none.png") is None
+    listed = [query["prefix"][0] for query in asked]
+    alone = ["in/x/a.png", "in/x/a.png", "in/x/none.png"]
+    assert listed == ["in/x/", "in/y/", "in/z/", *alone]
+    assert all(query["delimiter"] == ["/"] for query in asked)
+    assert all("down" not in key for found in pictures._listed.values() for key in found)
 
 
 def test_a_missing_manifest_is_one_clear_error(options):

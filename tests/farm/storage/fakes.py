@@ -37,9 +37,9 @@ class WrappedStore:
     def uri(self) -> str:
         return self.store.uri
 
-    def _call(self, method: str, key: str, *arguments: object):
+    def _call(self, method: str, key: str, *arguments: object, **options: object):
         self.before(method, key)
-        result = getattr(self.store, method)(key, *arguments)
+        result = getattr(self.store, method)(key, *arguments, **options)
         self.after(method, key)
         return result
 
@@ -67,8 +67,8 @@ class WrappedStore:
     def list(self, prefix: str) -> Iterator[str]:
         return self._call("list", prefix)
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        return self._call("entries", prefix)
+    def entries(self, prefix: str, *, deep: bool = True) -> Iterator[Entry]:
+        return self._call("entries", prefix, deep=deep)
 
     def names(self, prefix: str) -> Iterator[str]:
         return self._call("names", prefix)

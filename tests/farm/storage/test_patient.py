@@ -50,6 +50,8 @@ def test_every_method_is_asked_again(local_store, tmp_path):
     assert (tmp_path / "g").read_bytes() == b"file"
     assert list(store.list("a/")) == ["a/b", "a/c"]
     assert [entry.size for entry in store.entries("a/")] == [1, 4]
+    assert [entry.key for entry in store.entries("a/", deep=False)] == ["a/b", "a/c"]
+    assert list(store.entries("", deep=False)) == []
     assert list(store.names("a/")) == ["b", "c"]
     store.delete("a/b")
     assert not local_store.exists("a/b")

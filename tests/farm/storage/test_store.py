@@ -200,6 +200,21 @@ def test_entries_tell_size_and_time_in_the_order_of_the_keys(store):
     assert all(before - 2 < e.modified < time.time() + 2 for e in entries)
 
 
+def test_entries_of_one_folder_leave_out_what_lies_below(store):
+    for key in ("a/b/2", "a/bc", "a/c", "ab", "d"):
+        store.put(key, b"1")
+
+    def keys(prefix: str) -> list[str]:
+        return [entry.key for entry in store.entries(prefix, deep=False)]
+
+    assert keys("a/") == ["a/bc", "a/c"]
+    assert keys("a/b") == ["a/bc"]
+    assert keys("") == ["ab", "d"]
+    assert keys("none/") == []
+    with pytest.raises(InvalidKeyError):
+        keys("../")
+
+
 def test_names_are_what_follows_up_to_the_next_slash(store):
     for key in ("a/b/2", "a/b/1", "a/c", "a/d/e/f", "ab/x"):
         store.put(key, b"1")
