@@ -27,7 +27,8 @@ from jobs.segments import read_log
 from jobs.sources import Pictures
 
 _DIGEST_BYTES = 12
-_NOT_FOR_GOOD = {"EditCancelledError", "BudgetExceededError"}  # of that run, not of the edit
+_NOT_FOR_GOOD = {"EditCancelledError", "BudgetExceededError", "UnusableStoreError"}
+"""Of that run, not of the edit."""
 
 
 class RowDigests:

@@ -27,6 +27,7 @@ from farm.errors import (
     InvalidRequestError,
     OutOfMemoryError,
 )
+from farm.storage.store import UnusableStoreError
 
 
 class FailureKind(StrEnum):
@@ -82,7 +83,11 @@ POLICY: Mapping[FailureKind, Rule] = {
 
 
 def classify(error: FarmError) -> FailureKind:
-    """The kind of a failure, by the error alone."""
+    """The kind of a failure of a running edit, by the error alone.
+
+    A store that is unusable there is so for that process, and usable for others: a job proves its
+    store before it starts anything. So the edit is tried elsewhere.
+    """
     match error:
         case InvalidRequestError():
             return FailureKind.request
@@ -94,7 +99,7 @@ def classify(error: FarmError) -> FailureKind:
             return FailureKind.budget
         case OutOfMemoryError():
             return FailureKind.memory
-        case FarmError(retryable=True):
+        case FarmError(retryable=True) | UnusableStoreError():
             return FailureKind.transient
         case _:
             return FailureKind.poison

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from farm.errors import StoreError
-from farm.storage.store import Entry, Store, Version
+from farm.storage.store import Entry, NoCredentialsYetError, Store, Version
 
 _T = TypeVar("_T")
 _FIRST_PAUSE = 0.1  # seconds; doubled each time
 _LONGEST_PAUSE = 5.0
 _LISTING_TRIES = 12  # without a single further key
+_CREDENTIALS_PATIENCE = 3.0  # seconds: whoever forgot to set some shall hear of it soon
+_CREDENTIALS_TRIES = 3  # of a listing
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class PatientStore:
 
     Attributes:
         store: that is asked.
-        patience: seconds after which its error is raised.
+        patience: seconds after which its error is raised; three at most where credentials lack.
         sleep: waits so many seconds.
         clock: seconds, monotonic.
     """
@@ -77,17 +79,22 @@ class PatientStore:
         return iter(self._again(lambda: list(self.store.names(prefix))))
 
     def _again(self, ask: Callable[[], _T]) -> _T:
-        deadline = self.clock() + self.patience
+        asked = self.clock()
         pause = _FIRST_PAUSE
         while True:
             try:
                 return ask()
             except StoreError as error:
-                if not error.retryable or self.clock() + pause > deadline:
+                if not error.retryable or self.clock() + pause > asked + self._patience_for(error):
                     raise
             # all who were refused together shall not come back together
             self.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _patience_for(self, error: StoreError) -> float:
+        if isinstance(error, NoCredentialsYetError):
+            return min(self.patience, _CREDENTIALS_PATIENCE)
+        return self.patience
 
     def _listed(self, ask: Callable[[], Iterator[Any]], key: Callable[[Any], str]) -> Iterator[Any]:
         """A listing that goes on behind what was already given when it broke off."""
@@ -103,7 +110,9 @@ class PatientStore:
                         last, failures = place, 0
             except StoreError as error:
                 failures += 1
-                if not error.retryable or failures > _LISTING_TRIES:
+                lacks = isinstance(error, NoCredentialsYetError)
+                most = _CREDENTIALS_TRIES if lacks else _LISTING_TRIES
+                if not error.retryable or failures > most:
                     raise
                 self.sleep(min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE))
             else:

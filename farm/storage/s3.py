@@ -31,7 +31,13 @@ from urllib3.exceptions import HTTPError
 
 from farm.errors import StoreError
 from farm.storage.keys import is_key, validate_key, validate_prefix
-from farm.storage.store import Entry, MissingKeyError, UnusableStoreError, Version
+from farm.storage.store import (
+    Entry,
+    MissingKeyError,
+    NoCredentialsYetError,
+    UnusableStoreError,
+    Version,
+)
 
 _CONNECT_TIMEOUT = 3.0  # seconds: a store that is not there is told at once
 _READ_TIMEOUT = 60.0
@@ -49,6 +55,7 @@ _HINTS = {
     "301": "the bucket is in another region: give region=",
     "NotImplemented": "this server lacks conditional writes: use another",
 }
+_OLD_CREDENTIALS = {"ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _READ_TRIES = 3
 _CHUNK_BYTES = 2**20
 _T = TypeVar("_T")
@@ -232,8 +239,14 @@ class S3Store:
             hint = _HINTS.get(_code(error))
             if hint is None:
                 raise StoreError(f"{where}: {error}; try again") from error
+            if _code(error) in _OLD_CREDENTIALS:
+                _client_of_process.cache_clear()  # the next one looks for renewed ones
             raise UnusableStoreError(f"{where}: {error}; {hint}") from error
-        except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
+        except NoCredentialsError as error:
+            # A client looks for them once, when it is made; Ray lets a process live on for others.
+            _client_of_process.cache_clear()
+            raise NoCredentialsYetError(f"{where}: {error}; set AWS credentials") from error
+        except (PartialCredentialsError, ProfileNotFound) as error:
             raise UnusableStoreError(f"{where}: {error}; set AWS credentials") from error
         except ParamValidationError as error:
             raise UnusableStoreError(f"{where}: {error}; correct the store's address") from error

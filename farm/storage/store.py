@@ -44,6 +44,10 @@ class UnusableStoreError(StoreError):
     retryable = False
 
 
+class NoCredentialsYetError(StoreError):
+    """No credentials were found; a machine's own come from a service that may be late."""
+
+
 @runtime_checkable
 class Store(Protocol):
     """Objects under keys (`farm.storage.keys`). Pickles; safe to use from many threads.

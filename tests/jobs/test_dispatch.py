@@ -18,6 +18,7 @@ from farm.errors import (
 )
 from farm.results import EditResult
 from farm.runner.failures import POLICY, FailureKind, Rule, Tries, classify
+from farm.storage.store import MissingKeyError, UnusableStoreError
 from jobs.dispatch import Dispatcher, Limits, Stopped, Wish
 from tests.jobs.outcome_examples import done_edit
 
@@ -140,6 +141,8 @@ def outcomes(made: Dispatcher, names, stage=lambda name: name) -> dict[str, obje
         (BudgetExceededError("x"), FailureKind.budget),
         (BackboneLostError("x"), FailureKind.transient),
         (StoreError("x"), FailureKind.transient),
+        (UnusableStoreError("x"), FailureKind.transient),
+        (MissingKeyError("x"), FailureKind.poison),
         (OutOfMemoryError("x"), FailureKind.memory),
         (EditHungError("x"), FailureKind.hung),
     ],

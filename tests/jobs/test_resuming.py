@@ -14,6 +14,7 @@ from farm.errors import BackboneLostError, EditDivergedError
 from farm.runner.artifacts import delete_edit
 from farm.runner.failures import POLICY, FailureKind, Rule
 from farm.storage.local import LocalStore
+from farm.storage.store import UnusableStoreError
 from jobs import batch, runners
 from jobs.control import app as jobs_app
 from jobs.edit_many import app
@@ -178,6 +179,19 @@ def test_poison_stays_until_it_is_asked_for_and_the_rest_is_tried_again(
     result = CliRunner().invoke(jobs_app, ["retry-failed", "--store", str(store.root), "--json"])
     assert result.exit_code == 0, result.stderr
     assert run.ran == ["b", "a"]
+
+
+def test_a_store_that_one_process_could_not_use_is_no_failure_for_good(
+    submit, manifest, run, monkeypatch
+):
+    monkeypatch.setitem(POLICY, FailureKind.transient, Rule(retries=1))
+    path = manifest(*FOUR[:1])
+    run.errors |= {"a": UnusableStoreError("cannot read 'k': AccessDenied")}
+    submit(path, code=1)
+    assert run.ran == ["a", "a"]
+    run.errors.clear()
+    found, _ = submit(path)
+    assert found["a"]["status"] == "done"
 
 
 def test_a_cancelled_job_says_what_is_left_and_resume_does_it(submit, manifest, store, run):

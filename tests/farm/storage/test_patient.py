@@ -6,7 +6,12 @@ import pytest
 from farm.errors import StoreError
 from farm.storage.commits import commit, read_commit
 from farm.storage.patient import PatientStore
-from farm.storage.store import MissingKeyError, Store, UnusableStoreError
+from farm.storage.store import (
+    MissingKeyError,
+    NoCredentialsYetError,
+    Store,
+    UnusableStoreError,
+)
 from tests.farm.storage.fakes import FakeClock, LosesReplies, WrappedStore
 
 
@@ -72,6 +77,30 @@ def test_what_will_not_change_is_not_asked_again(local_store, error):
         patient(failing, clock).get("a")
     assert failing.asked["get"] == 1
     assert clock.now == 0.0
+
+
+def test_whoever_has_no_credentials_hears_of_it_soon(local_store):
+    clock, error = FakeClock(0.0), NoCredentialsYetError("set AWS credentials")
+    store = patient(Failing(local_store, times=10**6, error=error), clock)
+    with pytest.raises(NoCredentialsYetError):
+        store.get("a")
+    assert 1.0 < clock.now <= 3.0
+
+    class NeverLists(WrappedStore):
+        def entries(self, prefix, *, deep=True):
+            raise error
+            yield
+
+    before = clock.now
+    with pytest.raises(NoCredentialsYetError):
+        list(patient(NeverLists(local_store), clock).entries("x/"))
+    assert clock.now - before <= 3.0
+
+
+def test_credentials_may_come_late(local_store):
+    local_store.put("a", b"1")
+    late = Failing(local_store, times=3, error=NoCredentialsYetError("set AWS credentials"))
+    assert patient(late, FakeClock()).get("a") == b"1"
 
 
 def test_a_commit_whose_reply_is_lost_is_known_for_our_own(local_store):

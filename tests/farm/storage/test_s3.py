@@ -4,6 +4,7 @@ import base64
 import json
 import pickle
 import socket
+import time
 from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import urlopen
@@ -14,8 +15,14 @@ from botocore.response import StreamingBody
 from urllib3.exceptions import SSLError
 
 from farm.errors import StoreError
+from farm.storage.patient import PatientStore
 from farm.storage.s3 import S3Store
-from farm.storage.store import MissingKeyError, UnusableStoreError, check_writable
+from farm.storage.store import (
+    MissingKeyError,
+    NoCredentialsYetError,
+    UnusableStoreError,
+    check_writable,
+)
 from tests.farm.storage.servers import answers, breaks_off, loses_reply
 
 CONFLICT = ("PUT", answers("409 Conflict", "ConditionalRequestConflict"))
@@ -199,14 +206,42 @@ def test_an_endpoint_that_is_no_address(s3_store):
         check_writable(replace(s3_store, endpoint_url="somewhere"))
 
 
-def test_no_credentials(s3_store, monkeypatch, tmp_path):
+@pytest.fixture
+def no_credentials(monkeypatch, tmp_path):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # asks nobody outside
+
+
+def test_no_credentials(s3_store, no_credentials, monkeypatch):
+    """A client looks for them when it is made; one that found none is not kept."""
     store = replace(s3_store, region="eu-west-1")  # a client of its own
-    with pytest.raises(UnusableStoreError, match="set AWS credentials"):
+    with pytest.raises(NoCredentialsYetError, match="set AWS credentials") as caught:
         store.get("k")
+    assert caught.value.retryable
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "late")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "late")
+    with pytest.raises(MissingKeyError):
+        store.get("k")
+
+
+def test_a_job_without_credentials_is_told_so_soon(s3_store, no_credentials):
+    store, began = PatientStore(replace(s3_store, region="eu-west-2")), time.monotonic()
+    with pytest.raises(StoreError, match="set AWS credentials"):
+        check_writable(store)
+    assert time.monotonic() - began < 30.0  # of 60 s of patience; about six on an idle machine
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId"])
+def test_renewed_credentials_are_found(s3_store, wire, code):
+    client = s3_store._client
+    assert s3_store._client is client
+    wire.faults += [("PUT", answers("403 Forbidden", code))]
+    with pytest.raises(UnusableStoreError, match="credentials"):
+        s3_store.put("k", b"1")
+    assert s3_store._client is not client
 
 
 def test_a_pickle_holds_no_client(s3_store):
