@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from farm.backbones.convert_networks import ConvertedNetwork, convert_network
+from farm.backbones.convert_networks import ConvertedNetwork, convert_network, unpickle_network
 from farm.backbones.infinity.convert import Converted, Precision, convert_checkpoint
 from jobs.bars import growing, tree_bytes
 
@@ -15,6 +15,12 @@ def write_network(source: Path, folder: Path) -> ConvertedNetwork:
     """A DINO, CLIP or T5; see `convert_network`."""
     with growing(f"writing {folder}", folder, tree_bytes(source)):
         return convert_network(source, folder)
+
+
+def write_unpickled(source: Path, folder: Path) -> None:
+    """A network of Stable Diffusion that is published as a pickle; see `unpickle_network`."""
+    with growing(f"writing {folder}", folder, tree_bytes(source)):
+        unpickle_network(source, folder)
 
 
 def write_checkpoint(source: Path, folder: Path, precision: Precision) -> Converted:

@@ -9,7 +9,7 @@ HF_HUB_OFFLINE=1. The set's manifest records the commit of each part and the dig
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -32,15 +32,18 @@ from farm.zoo.model_sets import (
 )
 from farm.zoo.released_sets import Source, bytes_of, checkpoints_of, recipes_of, spec_for
 from jobs.console import FarmCommand, command_app, say
-from jobs.converting import write_checkpoint, write_network
+from jobs.converting import write_checkpoint, write_network, write_unpickled
 
 Variant = Literal["full", "fp16"]
 Fetch: TypeAlias = Callable[[str, str | None, Sequence[str]], Path]
 """Repository, revision and patterns of files → folder that has what there is of them."""
 
+_OTHER: Mapping[Variant, Variant] = {"full": "fp16", "fp16": "full"}
+_WORDS: Mapping[Variant, str] = {"full": "full", "fp16": "half"}
 _STEMS = ("model", "diffusion_pytorch_model")
 _TOKENIZER = ("tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.json")
-_PICKLE = "pytorch_model.bin"
+_PICKLES = ("pytorch_model.bin", "diffusion_pytorch_model.bin")
+"""Of transformers' networks and of diffusers'."""
 _CONVERTED = ("t5", "dino")
 """Parts that are written anew: the encoder alone, in bfloat16; how DINO resizes its positions."""
 
@@ -80,7 +83,7 @@ def _show_plan(name: str, folder: Path) -> None:
         say(f"{folder} is there: its digests would be compared, nothing fetched")
         return
     for one in checkpoints_of(name).values():
-        say(f"{one.repository}: {one.bytes / 1e9:.1f} GB in full precision, {one.licence}")
+        say(f"{one.repository}: {one.bytes / 1e9:.1f} GB as published, {one.licence}")
     say(f"into {folder}: at most {bytes_of(name) / 1e9:.1f} GB, less what the hub's cache has")
 
 
@@ -165,12 +168,8 @@ class _Assembly:
         for part, inside in source.parts.items():
             if part == "safety_checker" and not self.safety_checker:
                 continue
-            fetched, record = self._fetched(source.about, _patterns(inside, self.variant))
-            if not any((fetched / inside).glob("*.safetensors")):
-                pickled = [str(Path(inside) / name) for name in ("config.json", _PICKLE)]
-                fetched, record = self._fetched(source.about, pickled)
-            self._place(part, fetched / inside)
-            found[part] = record
+            fetched, found[part] = self._network(source.about, inside)
+            self._place(part, fetched, is_own_format=not inside)
         if source.tokenizer:
             more = [f"tokenizer/{file}" for file in _TOKENIZER] + ["scheduler/*.json"]
             fetched, record = self._fetched(source.about, more)
@@ -191,6 +190,27 @@ class _Assembly:
                 write_checkpoint(fetched / file, self.folder, "bf16")
         return found
 
+    def _network(self, about: Checkpoint, inside: str) -> tuple[Path, PartSource]:
+        """A network's folder in a repository: safetensors of one variant, or a pickle.
+
+        Half precision goes before a pickle: Stable Diffusion 1.5's inpainting UNet is published in
+        full precision as a pickle alone.
+        """
+        for variant in (self.variant, _OTHER[self.variant]) if inside else (self.variant,):
+            wanted = _patterns(inside, variant)
+            fetched, record = self._fetched(about, wanted)
+            if any(any(fetched.glob(name)) for name in wanted if name.endswith(".safetensors")):
+                if variant != self.variant:
+                    asked, taken = _WORDS[self.variant], _WORDS[variant]
+                    say(
+                        f"{record.repository} has no safetensors of {inside} in {asked} precision: "
+                        f"taking those in {taken} precision"
+                    )
+                return fetched / inside, record
+        pickled = [str(Path(inside) / name) for name in ("config.json", *_PICKLES)]
+        fetched, record = self._fetched(about, pickled)
+        return fetched / inside, record
+
     def _fetched(self, about: Checkpoint, patterns: Sequence[str]) -> tuple[Path, PartSource]:
         """From the first of the checkpoint's addresses that answers."""
         tries: list[str] = []
@@ -204,13 +224,24 @@ class _Assembly:
             return fetched, record
         raise UnavailableError("; ".join(tries))
 
-    def _place(self, part: str, fetched: Path) -> None:
-        """A network's files in the set's folder, as safetensors."""
+    def _place(self, part: str, fetched: Path, *, is_own_format: bool) -> None:
+        """A network's files in the set's folder, as safetensors.
+
+        Args:
+            part: folder in the set.
+            fetched: holds the files.
+            is_own_format: whether the authors' names and sizes may have to be converted; those of
+                Stable Diffusion are the libraries' own.
+        """
         target = self.folder / part
         if (target / "config.json").is_file() and any(target.glob("*.safetensors")):
             return
-        if part in _CONVERTED or not any(fetched.glob("*.safetensors")):
+        is_pickled = not any(fetched.glob("*.safetensors"))
+        if part in _CONVERTED or (is_pickled and is_own_format):
             write_network(fetched, target)
+            return
+        if is_pickled:
+            write_unpickled(fetched, target)
             return
         weights_file(fetched)  # says what is wrong before anything is there
         _link(fetched, target)

@@ -5,6 +5,7 @@ becomes safetensors that are memory-mapped ever after.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,13 +92,43 @@ def convert_network(source: Path, folder: Path) -> ConvertedNetwork:
     write = {"dino": _dino, "clip": _clip, "t5": _t5}[kind]
     config, state = write(_read(source), source)
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{_NAME}.part"
-    save_file({n: t.contiguous() for n, t in state.items()}, part, metadata={"format": "pt"})
     text = json.dumps(config, indent=2) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
-    part.replace(folder / _NAME)  # last: a folder with weights is whole
+    _write_weights(state, folder)
     numbers = sum(tensor.numel() for tensor in state.values())
     return ConvertedNetwork(kind, folder, numbers, (folder / _NAME).stat().st_size)
+
+
+def unpickle_network(source: Path, folder: Path) -> None:
+    """Write a network of diffusers or transformers that is pickled as safetensors.
+
+    Names, precision and config.json stay as they are: what loads them knows them.
+
+    Args:
+        source: holds `config.json` and one pickle.
+        folder: of this network; made if missing.
+
+    Raises:
+        ModelSetError: the source is not such a folder, or the pickle holds more than tensors.
+    """
+    pickles = sorted(source.glob("*.bin"))
+    config = source / "config.json"
+    if len(pickles) != 1 or not config.is_file():
+        raise ModelSetError(
+            f"{source} holds neither safetensors nor one pickle with its config.json: is the "
+            "checkpoint in another layout?"
+        )
+    state = read_state(pickles[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(config, folder / config.name)
+    _write_weights(state, folder)
+
+
+def _write_weights(state: State, folder: Path) -> None:
+    """Last of a network's files: a folder with weights is whole."""
+    part = folder / f".{_NAME}.part"
+    save_file({n: t.contiguous() for n, t in state.items()}, part, metadata={"format": "pt"})
+    part.replace(folder / _NAME)
 
 
 def _read(source: Path) -> dict[str, Tensor]:

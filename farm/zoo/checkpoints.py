@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Literal
 
 _OPENRAIL = "CreativeML OpenRAIL-M"
-_SINGLE = 4
-"""Bytes of a number in single precision."""
+_SINGLE, _HALF = 4, 2
+"""Bytes of a number in single and in half precision."""
 
 Kind = Literal["hub", "infinity"]
 
@@ -29,7 +29,7 @@ class Checkpoint:
         revision: commit; None: unknown, the default branch is taken and recorded.
         licence: of the weights, as their card states it.
         numbers: parameters by network (names of `farm.zoo.architectures`).
-        precision: bytes of a number as published.
+        precision: bytes of a number as published, in safetensors where there are some.
         folders: folder in the repository of each network; "" is the repository itself.
         files: names of single files, for those that are no folder in the hub's layout.
         digests: sha256 by file, where published; empty: unknown.
@@ -82,8 +82,10 @@ CHECKPOINTS: Mapping[str, Checkpoint] = MappingProxyType(
             _OPENRAIL,
             {"sd1-inpainting-unet": 859_535_364},
             mirrors=("runwayml/stable-diffusion-inpainting",),
+            precision=_HALF,
             folders={"inpainting": "unet"},
-            about="a community mirror; the original repository is gone",
+            about="a community mirror; the original repository is gone; in single precision the "
+            "UNet is a pickle alone, in half precision safetensors, which are taken",
         ),
         "sd2-inpainting": Checkpoint(
             "sd2-community/stable-diffusion-2-inpainting",

@@ -5,16 +5,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from benchmarks.gpu.small import SMALL
+from benchmarks.gpu.weights import random_state
 from farm.backbones.networks import load_networks
 from farm.errors import ModelSetError, UnavailableError
 from farm.zoo.model_sets import MODELS_VARIABLE, open_model_set
 from jobs import model_pull
 from jobs.model_pull import pull
 from jobs.models import app
-from tests.jobs.small_hub import REVISION, small, write_hub
+from tests.jobs.small_hub import REVISION, pickle_weights, small, write_hub
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +29,13 @@ def hub(tmp_path_factory):
 
 
 class Hub:
-    """Fetches from the folder what the patterns name, and remembers what was asked."""
+    """Fetches from the folder what the patterns name, and remembers what was asked.
 
-    def __init__(self, folder, cache, gone=()):
-        self.folder, self.cache, self.gone = folder, cache, gone
+    Repositories that are `gone` do not answer; files that are `lacking` are in no repository.
+    """
+
+    def __init__(self, folder, cache, gone=(), lacking=()):
+        self.folder, self.cache, self.gone, self.lacking = folder, cache, gone, lacking
         self.asked = []
 
     def __call__(self, repository, revision, patterns):
@@ -40,6 +47,8 @@ class Hub:
         target.mkdir(parents=True, exist_ok=True)
         for path in source.rglob("*"):
             name = path.relative_to(source)
+            if str(name) in self.lacking:
+                continue
             if path.is_file() and any(name.match(p) and _deep(name, p) for p in patterns):
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target / name)
@@ -67,6 +76,72 @@ def test_a_set_is_put_together_and_loads(hub, tmp_path, variant):
     assert {"text_encoder", "image_encoder"} <= {
         name.split("/")[0] for name in found.digests_of(("unet", "vae", "clip"))
     }
+
+
+def test_half_precision_goes_before_a_pickle(hub, tmp_path, capsys):
+    """Stable Diffusion 1.5's inpainting UNet has no safetensors in full precision."""
+    pull("sd15+regions", tmp_path / "both", fetch=Hub(hub, tmp_path / "cache"))
+    said = " ".join(capsys.readouterr().err.split())
+    repository = "stable-diffusion-v1-5/stable-diffusion-inpainting"
+    assert f"{repository} has no safetensors of unet in full precision" in said
+    assert said.count("taking those in half precision") == 1, (
+        "all others are there in full precision"
+    )
+    found = small(tmp_path / "both")
+    found.verify()
+    assert "inpainting/diffusion_pytorch_model.fp16.safetensors" in found.digests
+    assert "unet/diffusion_pytorch_model.safetensors" in found.digests
+    assert found.manifest.sources["inpainting"].repository == repository
+    networks = load_networks(found.folder, found.spec, "cpu")
+    assert networks.regions is not None
+
+
+def test_precision_is_that_of_each_network(hub, tmp_path):
+    fetch = Hub(
+        hub,
+        tmp_path / "cache",
+        lacking=(
+            "unet/diffusion_pytorch_model.safetensors",
+            "vae/diffusion_pytorch_model.fp16.safetensors",
+        ),
+    )
+    full = pull("sd15", tmp_path / "full", fetch=fetch).digests
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in full
+    assert "vae/diffusion_pytorch_model.safetensors" in full
+    shutil.rmtree(tmp_path / "cache")
+    half = pull("sd15", tmp_path / "half", variant="fp16", fetch=fetch).digests
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in half
+    assert "vae/diffusion_pytorch_model.safetensors" in half
+
+
+def test_a_pickle_of_diffusers_is_taken_where_there_is_nothing_else(hub, tmp_path, capsys):
+    lacking = ("unet/diffusion_pytorch_model.fp16.safetensors",)
+    shutil.copytree(hub, tmp_path / "hub")
+    sd15 = tmp_path / "hub" / "stable-diffusion-v1-5" / "stable-diffusion-v1-5" / REVISION
+    for part in ("text_encoder", "safety_checker"):  # as transformers pickles its networks
+        (sd15 / part / "model.fp16.safetensors").unlink()
+        pickle_weights(sd15 / part / "model.safetensors", "pytorch_model")
+    fetch = Hub(tmp_path / "hub", tmp_path / "cache", lacking=lacking)
+    pull("sd15+regions", tmp_path / "both", fetch=fetch)
+    assert "half precision" not in capsys.readouterr().err
+    found = small(tmp_path / "both")
+    assert "inpainting/model.safetensors" in found.digests
+    networks = load_networks(found.folder, found.spec, "cpu")
+    assert networks.regions is not None
+    pickled = load_file(found.folder / "inpainting" / "model.safetensors")
+    released = random_state(SMALL["sd1-inpainting-unet"], torch.float32)
+    assert pickled.keys() == released.keys()
+    assert all(torch.equal(pickled[name], released[name]) for name in released)
+
+
+def test_a_network_without_weights_is_refused(hub, tmp_path):
+    lacking = [
+        f"unet/diffusion_pytorch_model{ending}"
+        for ending in (".bin", ".safetensors", ".fp16.safetensors")
+    ]
+    fetch = Hub(hub, tmp_path / "cache", lacking=lacking)
+    with pytest.raises(ModelSetError, match="neither safetensors nor one pickle"):
+        pull("sd15", tmp_path / "x", fetch=fetch)
 
 
 def test_the_safety_checker_is_left_out_where_somebody_asks(hub, tmp_path):
