@@ -41,7 +41,10 @@ Fetch: TypeAlias = Callable[[str, str | None, Sequence[str]], Path]
 _OTHER: Mapping[Variant, Variant] = {"full": "fp16", "fp16": "full"}
 _WORDS: Mapping[Variant, str] = {"full": "full", "fp16": "half"}
 _STEMS = ("model", "diffusion_pytorch_model")
-_TOKENIZER = ("tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.json")
+_TOKENIZER = (
+    *("tokenizer_config.json", "special_tokens_map.json"),
+    *("vocab.json", "merges.txt", "tokenizer.json"),
+)
 _PICKLES = ("pytorch_model.bin", "diffusion_pytorch_model.bin")
 """Of transformers' networks and of diffusers'."""
 _CONVERTED = ("t5", "dino")

@@ -7,6 +7,7 @@ process that imports this stays free of transformers.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -45,8 +46,9 @@ class PromptTokenizer:
 
     Args:
         folder: a `tokenizer` folder in Hugging Face layout (tokenizer.json, or vocab.json and
-            merges.txt). Its `tokenizer_config.json` may name the token that fills up: the end token
-            in Stable Diffusion 1, "!" in 2, whose text encoder was trained so.
+            merges.txt). Its `tokenizer_config.json` or `special_tokens_map.json` may name the token
+            that fills up: the end token in Stable Diffusion 1, "!" in 2, whose text encoder was
+            trained so.
         max_tokens: positions of the text encoder, start and end included.
 
     Raises:
@@ -87,14 +89,28 @@ class PromptTokenizer:
 
 
 def _padding_token(folder: Path) -> str:
-    path = folder / "tokenizer_config.json"
-    if not path.is_file():
-        return _END
-    try:
-        named = json.loads(path.read_text(encoding="utf-8")).get("pad_token", _END)
-    except ValueError as error:
-        raise ModelSetError(f"{path} is no JSON ({error}): fetch the tokenizer again") from error
+    """As transformers finds it: a map of special tokens decides unless a newer config needs none.
+
+    Stable Diffusion 2's config names the end token, and its map the "!" it was trained with.
+    """
+    config = _table(folder / "tokenizer_config.json")
+    tables = [config]
+    if "added_tokens_decoder" not in config:
+        tables.append(_table(folder / "special_tokens_map.json"))
+    named: object = _END
+    for table in tables:
+        named = table.get("pad_token", named)
     return str(named["content"] if isinstance(named, dict) else named or _END)
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ModelSetError(f"{path} is no JSON ({error}): fetch the tokenizer again") from error
 
 
 def _load(folder: Path) -> Tokenizer:

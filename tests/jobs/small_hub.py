@@ -38,6 +38,8 @@ def write_hub(folder: Path) -> None:
         ):
             write_network(part, SMALL[name], sd / part, variant)
     write_tokenizer(sd / "tokenizer", 64)
+    special = {"pad_token": "<|endoftext|>"}
+    (sd / "tokenizer" / "special_tokens_map.json").write_text(json.dumps(special))
     (sd / "scheduler").mkdir()
     (sd / "scheduler" / "scheduler_config.json").write_text(json.dumps({"steps_offset": 1}))
     inpainting = place("stable-diffusion-v1-5/stable-diffusion-inpainting") / "unet"

@@ -68,6 +68,8 @@ def test_a_set_is_put_together_and_loads(hub, tmp_path, variant):
     names = {name.rsplit("/", maxsplit=1)[-1] for name in found.digests if name.startswith("unet")}
     middle = ".fp16" if variant == "fp16" else ""
     assert names == {f"diffusion_pytorch_model{middle}.safetensors"}
+    tokenizer = {path.name for path in (found.folder / "tokenizer").iterdir()}
+    assert tokenizer == {"tokenizer.json", "special_tokens_map.json"}, "the map names the padding"
     source = found.manifest.sources["unet"]
     assert source.revision == REVISION
     assert source.licence == "CreativeML OpenRAIL-M"
