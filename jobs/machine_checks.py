@@ -1,5 +1,6 @@
 """The doctor's look at the machine: accelerators, disk, limits, ports."""
 
+import re
 import resource
 import shutil
 import socket
@@ -21,6 +22,7 @@ _MIN_DISK = 10 * _GIB
 _MIN_FILES = 4096
 _LONGEST_FOLDER = 60
 """Ray adds up to 47 characters to make a socket's path, which ends at 107."""
+_CODE = re.compile(r"(?P<kind>sm|compute)_(?P<major>\d+)(?P<minor>\d)(?P<alone>[af]?)")
 _PORTS: Mapping[int, str] = {
     GCS_PORT: "Ray's head",
     SERVE_PORT: "HTTP",
@@ -44,16 +46,33 @@ def graphics(gpus: Sequence[Gpu]) -> Finding:
             "container start with --gpus all"
         )
         return Finding("accelerator", "fail", f"{shown}, but torch sees none", advice)
+    built_for = torch.cuda.get_arch_list()
     old = [
         torch.cuda.get_device_name(index)
         for index in range(torch.cuda.device_count())
-        if f"sm_{''.join(map(str, torch.cuda.get_device_capability(index)))}"
-        not in torch.cuda.get_arch_list()
+        if not any(_runs(code, torch.cuda.get_device_capability(index)) for code in built_for)
     ]
     if old:
         advice = "this torch has no code for it: take another torch, or hide the device"
         return Finding("accelerator", "warn", f"{shown}; not made for {', '.join(old)}", advice)
     return Finding("accelerator", "ok", f"{shown}, CUDA {built}")
+
+
+def _runs(code: str, device: tuple[int, int]) -> bool:
+    """Whether a device runs code that was compiled for an architecture, such as "sm_86".
+
+    Machine code runs on later minors of its major version, PTX ("compute_86") is compiled for
+    whatever came later. With a letter behind its number ("sm_90a") code is for that device alone.
+    """
+    match = _CODE.fullmatch(code)
+    if match is None:
+        return False
+    made_for = int(match["major"]), int(match["minor"])
+    if match["alone"]:
+        return made_for == device
+    if match["kind"] == "compute":
+        return made_for <= device
+    return made_for[0] == device[0] and made_for[1] <= device[1]
 
 
 def bytecode(module: Path, *, is_kept: bool) -> Finding:

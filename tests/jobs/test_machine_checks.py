@@ -85,17 +85,33 @@ def test_a_gpu_that_torch_cannot_use_is_a_failure(monkeypatch):
     assert graphics([]).level == "ok"
 
 
-def test_a_gpu_that_torch_has_no_code_for_is_a_warning(monkeypatch):
+RELEASED = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
+
+
+@pytest.mark.parametrize(
+    ("device", "built_for", "level"),
+    [
+        pytest.param((8, 9), RELEASED, "ok", id="L4 runs code of sm_86"),
+        pytest.param((9, 0), RELEASED, "ok", id="H100 has code of its own"),
+        pytest.param((10, 3), RELEASED, "ok", id="B300 runs code of sm_100"),
+        pytest.param((8, 9), ("sm_75", "sm_90"), "warn", id="no other major's code"),
+        pytest.param((8, 0), ("sm_86",), "warn", id="no later minor's code"),
+        pytest.param((3, 7), RELEASED, "warn", id="K80 is too old"),
+        pytest.param((12, 0), ("sm_90", "compute_90"), "ok", id="PTX is compiled forward"),
+        pytest.param((8, 9), ("sm_75", "compute_90"), "warn", id="and never backward"),
+        pytest.param((9, 0), ("sm_90a",), "ok", id="for this device alone"),
+        pytest.param((10, 3), ("sm_100a", "compute_90a"), "warn", id="for others alone"),
+        pytest.param((9, 0), ("gfx942",), "warn", id="another maker's"),
+    ],
+)
+def test_a_gpu_that_torch_has_no_code_for_is_a_warning(monkeypatch, device, built_for, level):
     monkeypatch.setattr(torch.version, "cuda", "13.2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "K80")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (3, 7))
-    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90"])
-    gpu = Gpu("K80", "570", 12 * GIB)
-    assert graphics([gpu]).level == "warn"
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
-    assert graphics([gpu]).level == "ok"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: device)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(built_for))
+    assert graphics([Gpu("a GPU", "570", 24 * GIB)]).level == level
 
 
 def test_a_taken_port_is_named():
