@@ -21,7 +21,14 @@ from farm.backbones.infinity.networks import InfinityNetworks, load_infinity_net
 from farm.backbones.infinity.spec import InfinitySpec
 from farm.backbones.inpainting import Inpainter
 from farm.backbones.map_cache import MapCache, StateCache
-from farm.backbones.precision import Precision, captures, compiles, laid_out, precision_for
+from farm.backbones.precision import (
+    Precision,
+    captures,
+    compiles,
+    keep_single,
+    laid_out,
+    precision_for,
+)
 from farm.backbones.region_networks import RegionNetworks
 from farm.backbones.room import (
     batch_room,
@@ -124,6 +131,7 @@ def load_networks(
         ModelSetError: naming the folder or file that is missing, broken, or does not fit `spec`.
     """
     kind = torch.device(device).type
+    keep_single(device)
     reserve = batch_room(device)
     away = parts_to_offload(sizes_of_parts(folder), bytes_left(device), reserve=reserve)
     loader = _Loader(folder, spec, device, precision or precision_for(device), away)

@@ -59,6 +59,18 @@ def precision_for(device: str, asked: str | None = None) -> Precision:
     return Precision(_DTYPES[asked], channels_last=is_gpu)
 
 
+def keep_single(device: str) -> None:
+    """Have a device compute single precision as it is: torch takes TF32 for convolutions by itself.
+
+    TF32 has 10 bits of the 23. Networks in half precision compute as before. It holds for the whole
+    process, on whatever CUDA device. These are the older names of the two switches: inductor reads
+    them, and torch refuses to tell them once the newer ones were set.
+    """
+    if torch.device(device).type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def captures() -> bool:
     """Whether steps are captured as graphs, where the device can."""
     return os.environ.get(CAPTURE_VARIABLE, "1") != "0"

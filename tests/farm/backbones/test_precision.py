@@ -6,17 +6,19 @@ import pytest
 import torch
 
 from farm.backbones.host import OperationHost
+from farm.backbones.networks import load_networks
 from farm.backbones.precision import (
     PRECISION_VARIABLE,
     Precision,
     captures,
     compiles,
+    keep_single,
     laid_out,
     precision_for,
 )
 from farm.backbones.stable_diffusion import NoisePredictor
 from farm.diffusion import DiffusionClient
-from farm.errors import InvalidRequestError
+from farm.errors import InvalidRequestError, ModelSetError
 from tests.farm.backbones.queries import edit_query
 from tests.tiny import TOKENS, WIDTH, tiny_networks, tiny_spec, tiny_unet
 
@@ -84,6 +86,40 @@ def test_switches_are_read(monkeypatch):
     monkeypatch.setenv("EDITFARM_CAPTURE", "0")
     monkeypatch.setenv("EDITFARM_COMPILE", "1")
     assert (captures(), compiles()) == (False, True)
+
+
+@pytest.fixture
+def tf32():
+    """As torch comes, and left so: convolutions are computed in TF32."""
+    switches = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = True
+    yield lambda: [switch.allow_tf32 for switch in switches]
+    for switch, was in zip(switches, before, strict=True):
+        switch.allow_tf32 = was
+
+
+def test_single_precision_is_not_tf32_on_an_accelerator(tf32):
+    keep_single("cpu")
+    assert tf32() == [True, True], "a CPU has none, and others' settings are theirs"
+    keep_single("cuda:0")
+    assert tf32() == [False, False]
+    assert torch.backends.cudnn.conv.fp32_precision != "tf32"
+    assert torch.backends.cuda.matmul.fp32_precision != "tf32"
+
+
+def test_networks_are_loaded_with_single_precision_kept(monkeypatch, tmp_path):
+    asked = []
+
+    def stop(device):
+        asked.append(device)
+        raise ModelSetError("before anything is read")
+
+    monkeypatch.setattr("farm.backbones.networks.keep_single", stop)
+    with pytest.raises(ModelSetError, match="before anything"):
+        load_networks(tmp_path, tiny_spec(), "cuda:0")
+    assert asked == ["cuda:0"]
 
 
 def test_channels_last_changes_the_layout_alone():
