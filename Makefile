@@ -81,12 +81,13 @@ INFINITY = $(EVALUATE) --method edit_infinity
 DIFFUSION = $(EVALUATE) --method style_diffusion
 UNPROMPTED = train_textembedding=0,use_textembedding=0,use_concat_embedding=0
 HALF = $$(($(EDITS) / 2))
+QUARTER = $$(($(EDITS) / 4))
 
 quality: $(STAMP) ## all held-out figures into out/quality, some hours, and docs/quality.md from them
 	mkdir -p out/quality
-	$(EVALUATE) $(METHODS) --method auto --edits $(EDITS) \
+	$(EVALUATE) $(METHODS) --method auto --edits $(HALF) \
 	  --pictures out/quality/pictures --json out/quality/all.json
-	$(EVALUATE) $(METHODS) --baselines --edits $(HALF) --json out/quality/baselines.json
+	$(EVALUATE) $(METHODS) --baselines --edits $(QUARTER) --json out/quality/baselines.json
 	$(DIFFUSION) --edits $(EDITS) --arm plain:learned=nothing --json out/quality/style_diffusion.json
 	$(DIFFUSION) --edits $(HALF) --arm forced:training=forced --arm polish:training=forced_polish \
 	  --arm direct:learned=direct --json out/quality/style_diffusion_training.json
@@ -101,10 +102,11 @@ quality: $(STAMP) ## all held-out figures into out/quality, some hours, and docs
 	  --arm none:$(UNPROMPTED),train_lora=0,use_lora=0 --arm ungrown:grow=0 \
 	  --arm paper-kernel:kernel=paper,grow=0 --arm decoded:paste_back=false \
 	  --arm reference:reference=true --json out/quality/edit_infinity_arms.json
-	$(REGIONS) --edits $(EDITS) --arm untrained:sizes=untrained --arm random:sizes=random \
-	  --arm argmin:sizes=argmin --json out/quality/learnable_regions.json
+	$(REGIONS) --edits $(EDITS) --json out/quality/learnable_regions.json
+	$(REGIONS) --edits $(HALF) --arm untrained:sizes=untrained --arm random:sizes=random \
+	  --arm argmin:sizes=argmin --json out/quality/learnable_regions_arms.json
 	$(BIN)/python -m jobs.train_anchornet --edits 96 --steps 1000 --out out/anchornet
-	$(REGIONS) --edits $$(($(EDITS) / 4)) \
+	$(REGIONS) --edits $(QUARTER) \
 	  --arm amortised:anchornet=out/anchornet/anchornet.safetensors,train=false \
 	  --arm exhaustive:sizes=all,finalists=100,draws=1 \
 	  --arm 'reference:reference=true,template="{}",num_steps=20,guidance_scale=4' \
