@@ -23,13 +23,14 @@ from farm.runner.versions import versions
 from farm.storage.checkpoints import load_checkpoint, save_checkpoint
 from farm.storage.commits import commit, read_commit
 from farm.storage.layout import edit_prefix, input_key, stage_prefix
-from farm.storage.leases import Lease, LeaseLostError
+from farm.storage.leases import Lease, renewing
 from farm.storage.stages import wait_or_compute
 from farm.storage.store import Store
 from farm.storage.tensors import pack_tensors, unpack_tensors
 from farm.threads import one_thread
 
 _LEASE_SECONDS = 20.0
+_SILENT_SECONDS = 600.0  # as long as a job waits for a step: who takes longer hangs, and loses it
 _CHECKPOINT_SECONDS = 10.0
 _POLL_SECONDS = 0.5
 _QUIET_LOOKS = 2  # the first two looks at a stage are over at once where nobody makes it
@@ -103,7 +104,7 @@ class _Run:
         self.task = ""
         self.meter = Meter(executor)
         self.attempt = uuid.uuid4().hex
-        self.started = time.monotonic()
+        self.started = self.heard = time.monotonic()
         self.stage_seconds: dict[str, float] = {}
         self.stage_costs: dict[str, float] = {}
         self.made: list[str] = []
@@ -194,23 +195,28 @@ class _Run:
     def _make(self, stage: StagePlan, lease: Lease) -> Files:
         """The stage's files; keeps the lease alive and a checkpoint in the store meanwhile."""
         prefix = stage_prefix(self.tenant, self.prepared.stages[stage.name])
-        stored = load_checkpoint(self.store, prefix)
-        checkpoint = None if stored is None else unpack_tensors(stored)[0]
-        saved = time.monotonic()
+        self.heard = time.monotonic()
+        with renewing(lease, self._is_alive) as renewal:
+            stored = load_checkpoint(self.store, prefix)
+            checkpoint = None if stored is None else unpack_tensors(stored)[0]
+            saved = time.monotonic()
 
-        def keep(progress: Progress) -> None:
-            nonlocal saved
-            with _surviving_an_outage():
-                lease.renew_if_due()
-            due = time.monotonic() - saved >= _CHECKPOINT_SECONDS
-            if progress.checkpoint is not None and due:
-                data = pack_tensors(progress.checkpoint.to_tensors(), {})
-                with _surviving_an_outage():
-                    save_checkpoint(self.store, prefix, data, lease)
-                saved = time.monotonic()
+            def keep(progress: Progress) -> None:
+                nonlocal saved
+                due = renewal.is_lost or time.monotonic() - saved >= _CHECKPOINT_SECONDS
+                if progress.checkpoint is not None and due:  # first of all: whoever goes on has it
+                    data = pack_tensors(progress.checkpoint.to_tensors(), {})
+                    with _surviving_an_outage():
+                        save_checkpoint(self.store, prefix, data, lease)
+                    saved = time.monotonic()
+                renewal.check()
 
-        steps = self.prepared.method.make(stage.name, self.bench, self._read, checkpoint)
-        return self._drive(stage.name, steps, keep)
+            steps = self.prepared.method.make(stage.name, self.bench, self._read, checkpoint)
+            return self._drive(stage.name, steps, keep)
+
+    def _is_alive(self) -> bool:
+        """Whether there was a step not too long ago; asked by the thread that keeps the lease."""
+        return time.monotonic() - self.heard < _SILENT_SECONDS
 
     def _drive(
         self,
@@ -241,6 +247,7 @@ class _Run:
 
     def _report(self, progress: Progress) -> None:
         """Tell of a step, with what the edit has cost so far."""
+        self.heard = time.monotonic()
         detail = {**progress.detail, "accelerator_seconds": self.meter.seconds}
         self.report(replace(progress, detail=detail))
 
@@ -288,14 +295,9 @@ class _Run:
 
 @contextmanager
 def _surviving_an_outage() -> Generator[None, None, None]:
-    """A checkpoint not written and a lease not prolonged cost time at worst; a lost lease ends us.
-
-    The commit decides who counts, so whoever goes on without a lease does no harm.
-    """
+    """A checkpoint that is not written costs time at worst."""
     try:
         yield
-    except LeaseLostError:
-        raise
     except StoreError as error:
         if not error.retryable:
             raise

@@ -6,13 +6,15 @@ slept through its expiry may go on, so two may compute at once for a while: then
 `ttl` much longer than clocks differ.
 """
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from farm.errors import CorruptArtifactError, StoreError
+from farm.errors import CorruptArtifactError, FarmError, StoreError
 from farm.storage.layout import lease_key
 from farm.storage.store import MissingKeyError, Store, Version
 
@@ -40,7 +42,7 @@ class _Holding(BaseModel):
 
 
 class Lease:
-    """One tenure of a target, from `acquire` to `release`, expiry or loss. For one thread."""
+    """One tenure of a target, from `acquire` to `release`, expiry or loss; for any thread."""
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class Lease:
         self._ttl = ttl
         self._clock = clock
         self._released = False
+        self._lock = threading.RLock()
 
     @property
     def owner(self) -> str:
@@ -72,6 +75,11 @@ class Lease:
     def expires_at(self) -> float:
         """Seconds of the clock given to `acquire`."""
         return self._holding.expires_at
+
+    @property
+    def ttl(self) -> float:
+        """Seconds for which it is held from each renewal on."""
+        return self._ttl
 
     def renew(self) -> None:
         """Hold for another `ttl` from now.
@@ -96,25 +104,96 @@ class Lease:
 
         The object stays, as an expired one, so that the next epoch is higher.
         """
-        self._swap(0.0)
-        self._released = True
+        with self._lock:
+            self._swap(0.0)
+            self._released = True
 
     def _swap(self, expires_at: float) -> bool:
         """Whether lease.json now says that this tenure expires then."""
-        wanted = self._holding.model_copy(update={"expires_at": expires_at})
-        for _ in range(_RENEW_TRIES):
-            if self._released:
-                return False
-            version = self._store.put_if_match(self._key, _encode(wanted), self._version)
-            if version is not None:
-                self._holding, self._version = wanted, version
-                return True
-            # Refused, perhaps since the reply to our own last write was lost.
-            current = _read(self._store, self._key)
-            if current is None or not current[0].is_same_tenure(wanted):
-                return False
-            self._version = current[1]
-        return False
+        with self._lock:
+            wanted = self._holding.model_copy(update={"expires_at": expires_at})
+            for _ in range(_RENEW_TRIES):
+                if self._released:
+                    return False
+                version = self._store.put_if_match(self._key, _encode(wanted), self._version)
+                if version is not None:
+                    self._holding, self._version = wanted, version
+                    return True
+                # Refused, perhaps since the reply to our own last write was lost.
+                current = _read(self._store, self._key)
+                if current is None or not current[0].is_same_tenure(wanted):
+                    return False
+                self._version = current[1]
+            return False
+
+
+class Renewal:
+    """Keeps a lease while its holder computes; `renewing` gives it.
+
+    Args:
+        lease: that is kept.
+        is_alive: whether the holder still shows signs of life; asked from another thread.
+    """
+
+    def __init__(self, lease: Lease, is_alive: Callable[[], bool]) -> None:
+        self._lease, self._is_alive = lease, is_alive
+        self._ended = threading.Event()
+        self._error: FarmError | None = None
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a renewal failed for good."""
+        return self._error is not None
+
+    def check(self) -> None:
+        """Raise what the renewals met, if that is final.
+
+        Raises:
+            LeaseLostError: another has the lease by now.
+            CorruptArtifactError: lease.json is none any more.
+        """
+        if self._error is not None:
+            raise self._error
+
+    def start(self) -> None:
+        """Renew from now on."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Renew no more; returns when the thread is gone."""
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._lease.ttl / 3):
+            if not self._is_alive():
+                continue  # it hangs: let the lease expire; should it go on, it learns of its loss
+            try:
+                self._lease.renew()
+            except (LeaseLostError, CorruptArtifactError) as error:
+                self._error = error
+                return
+            except StoreError:
+                continue  # an outage costs the lease at worst, and the commit decides
+
+
+@contextmanager
+def renewing(lease: Lease, is_alive: Callable[[], bool]) -> Generator[Renewal, None, None]:
+    """Renew a lease from a thread of its own, once in a third of its `ttl`, while the block runs.
+
+    So one step of the holder may take longer than the lease.
+
+    Args:
+        lease: of this holder.
+        is_alive: whether the holder still shows signs of life, so that one that hangs loses it.
+    """
+    renewal = Renewal(lease, is_alive)
+    renewal.start()
+    try:
+        yield renewal
+    finally:
+        renewal.end()
 
 
 def acquire(

@@ -37,8 +37,9 @@ def wait_or_compute(
         target: prefix of the stage (farm.storage.layout.stage_prefix).
         owner: who asks: `name/uuid`, with a new uuid for each run. A run takes over at once from an
             earlier one of its name: somebody knows that it died, and started another.
-        compute: content of the stage's files by name. It should call `lease.renew_if_due()` at
-            each step, and may save and load checkpoints (farm.storage.checkpoints).
+        compute: content of the stage's files by name. It should keep its lease, by
+            `farm.storage.leases.renewing` or by `lease.renew_if_due()` at steps that are shorter
+            than a third of `ttl`, and may save and load checkpoints (farm.storage.checkpoints).
         ttl: seconds after which a holder that does not renew is taken for dead.
         poll: seconds between looks while somebody else computes.
         clock: seconds of Unix time.

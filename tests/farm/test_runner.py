@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,6 +19,9 @@ from farm.errors import (
 from farm.images import decode_image, encode_png
 from farm.requests import parse_request
 from farm.runner import load_output, load_result, prepare, run_edit
+from farm.storage.checkpoints import save_checkpoint
+from farm.storage.layout import stage_prefix
+from farm.storage.leases import acquire
 from farm.storage.opening import open_store
 from farm.zoo.model_sets import open_model_set
 from tests.inline import LostAfter
@@ -123,6 +127,80 @@ def test_two_targets_at_once_share_one_inversion(models, host, store):
     assert counting.ops.count("unet.value_loss") == 6
 
 
+class Slow(Locked):
+    """Takes a moment before each call, beside others; as a real network does."""
+
+    def __init__(self, host, seconds):
+        super().__init__(host)
+        self.seconds = seconds
+
+    def run_all(self, calls):
+        time.sleep(self.seconds)
+        return super().run_all(calls)
+
+
+def test_a_first_step_longer_than_the_lease_does_not_make_two_take_turns(
+    models, host, store, monkeypatch
+):
+    monkeypatch.setattr("farm.runner.running._LEASE_SECONDS", 0.3)
+    monkeypatch.setattr("farm.runner.running._POLL_SECONDS", 0.02)
+    counting = Slow(host, 0.15)  # four calls come before the first step
+    edits = [prepared(models, target_prompt=f"a {colour} ball") for colour in ("blue", "green")]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda edit: run_edit(edit, store, counting), edits))
+    assert sorted(r.provenance.stage_reused for r in results) == [False, True]
+    assert counting.ops.count("unet.value_loss") == 6
+    assert not [thread for thread in threading.enumerate() if thread.name == "lease"]
+
+
+def test_who_hangs_in_a_stage_loses_it_to_another(models, host, store, monkeypatch):
+    monkeypatch.setattr("farm.runner.running._LEASE_SECONDS", 0.2)
+    monkeypatch.setattr("farm.runner.running._POLL_SECONDS", 0.02)
+    monkeypatch.setattr("farm.runner.running._SILENT_SECONDS", 0.1)
+    edit, there, go_on = prepared(models), threading.Event(), threading.Event()
+
+    class Hangs(Locked):
+        def run_all(self, calls):
+            if not there.is_set():
+                there.set()
+                go_on.wait(30)
+            return super().run_all(calls)
+
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(run_edit, edit, store, Hangs(host))
+        there.wait(30)
+        assert not run_edit(edit, store, host).reused
+        go_on.set()
+        assert hanging.result().reused
+
+
+def test_a_lost_lease_leaves_a_checkpoint_for_whoever_goes_on(models, host, store, monkeypatch):
+    monkeypatch.setattr("farm.runner.running._LEASE_SECONDS", 0.1)
+    edit, saved = prepared(models), []
+
+    def note(store, prefix, data, lease):
+        saved.append(lease.epoch)
+        save_checkpoint(store, prefix, data, lease)
+
+    monkeypatch.setattr("farm.runner.running.save_checkpoint", note)
+    target = stage_prefix("default", edit.stage_digest)
+
+    def later():
+        return time.time() + 1000
+
+    def lose(progress):
+        if progress.checkpoint is None or saved:
+            return
+        # another takes the lease over, and lets it go; a renewal may be quicker, so it tries again
+        while (other := acquire(store, target, "other", ttl=1.0, clock=later)) is None:
+            time.sleep(0.01)
+        other.release()
+        time.sleep(0.2)  # meanwhile the loss is found
+
+    run_edit(edit, store, host, report=lose)
+    assert saved[0] == 1
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -173,6 +251,7 @@ def test_a_cancelled_edit_stops_between_steps_and_leaves_no_result(models, host,
     with pytest.raises(EditCancelledError):
         run_edit(edit, store, host, report=steps.append, should_stop=lambda: len(steps) >= 4)
     assert len(steps) == 4
+    assert not [thread for thread in threading.enumerate() if thread.name == "lease"]
     assert load_result(store, "default", edit.edit_id) is None
     assert not run_edit(edit, store, host).provenance.stage_reused  # and nobody is locked out
 

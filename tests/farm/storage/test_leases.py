@@ -1,3 +1,5 @@
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -5,7 +7,7 @@ import pytest
 
 from farm.errors import CorruptArtifactError, StoreError
 from farm.storage.layout import lease_key
-from farm.storage.leases import LeaseLostError, acquire
+from farm.storage.leases import LeaseLostError, acquire, renewing
 from farm.storage.store import Version
 from tests.farm.storage.fakes import FakeClock, LosesReplies, RefusesOwnSuccess, WrappedStore
 
@@ -145,3 +147,88 @@ def test_what_is_no_lease_is_said_to_be_none(store, clock):
     store.put(lease_key(TARGET), b"{}")
     with pytest.raises(CorruptArtifactError, match=r"lease\.json.* is no lease"):
         acquire(store, TARGET, "anna", ttl=10.0, clock=clock)
+
+
+def wait_until(holds) -> None:
+    """Returns when it holds; fails after five seconds."""
+    end = time.monotonic() + 5
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def num_threads() -> int:
+    return sum(thread.name == "lease" for thread in threading.enumerate())
+
+
+class Renewals(WrappedStore):
+    """Notes when the lease was renewed; fails at it while told to."""
+
+    def __init__(self, store) -> None:
+        super().__init__(store)
+        self.times: list[float] = []
+        self.fails = False
+
+    def put_if_match(self, key: str, data: bytes, version: Version) -> Version | None:
+        self.times.append(time.monotonic())
+        if self.fails:
+            raise StoreError("away")
+        return super().put_if_match(key, data, version)
+
+
+def test_a_lease_is_kept_during_a_step_that_takes_longer(store):
+    counting = Renewals(store)
+    lease = acquire(counting, TARGET, "anna", ttl=0.3)
+    with renewing(lease, lambda: True) as renewal:
+        end = time.monotonic() + 0.9
+        while time.monotonic() < end:
+            assert acquire(store, TARGET, "berta", ttl=0.3) is None
+            time.sleep(0.02)
+        renewal.check()
+    assert num_threads() == 0
+    assert len(counting.times) <= 9, "no more often than in a third of its time"
+    lease.release()
+    assert acquire(store, TARGET, "berta", ttl=0.3) is not None
+
+
+def test_who_hangs_loses_its_lease_and_learns_of_it_when_it_goes_on(store):
+    alive = False
+    lease = acquire(store, TARGET, "anna", ttl=0.15)
+    with renewing(lease, lambda: alive) as renewal:
+        time.sleep(0.2)
+        other = acquire(store, TARGET, "berta", ttl=60.0)
+        assert other is not None
+        assert not renewal.is_lost
+        alive = True
+        wait_until(lambda: renewal.is_lost)
+        with pytest.raises(LeaseLostError):
+            renewal.check()
+        wait_until(lambda: num_threads() == 0)  # nothing is left to renew
+    other.renew()
+
+
+def test_renewals_outlive_an_outage(store):
+    counting = Renewals(store)
+    counting.fails = True
+    lease = acquire(counting, TARGET, "anna", ttl=0.15)
+    with renewing(lease, lambda: True) as renewal:
+        wait_until(lambda: len(counting.times) >= 2)
+        renewal.check()
+        counting.fails, first = False, lease.expires_at
+        wait_until(lambda: lease.expires_at > first)
+
+
+def test_what_is_no_lease_any_more_ends_its_holder(store):
+    lease = acquire(store, TARGET, "anna", ttl=0.15)
+    store.put(lease_key(TARGET), b"{}")
+    with renewing(lease, lambda: True) as renewal:
+        wait_until(lambda: renewal.is_lost)
+        with pytest.raises(CorruptArtifactError):
+            renewal.check()
+
+
+def test_no_thread_is_left_when_the_holder_fails(store):
+    lease = acquire(store, TARGET, "anna", ttl=30.0)
+    with pytest.raises(KeyboardInterrupt), renewing(lease, lambda: True):
+        raise KeyboardInterrupt
+    assert num_threads() == 0
