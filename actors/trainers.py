@@ -18,7 +18,7 @@ from actors.sender import ANYBODY, Sender
 from actors.tracing import flush, span
 from cluster.table import TABLE
 from farm.calls import Executor
-from farm.progress import Progress
+from farm.progress import STARTING, Progress
 
 
 class Entry(Protocol):
@@ -70,6 +70,7 @@ def run_trainer(job: TrainerJob) -> Any:
     found = job.backbones
     backbones = FleetReplicas(found) if isinstance(found, ModelRoute) else found
     line = BoardLine(job.board, job.name)
+    line.report(Progress(STARTING, 0, 0))  # until then it waits for room, and cannot hang
     try:
         with span("trainer", job.sender.trace, edit=job.name, tenant=job.sender.tenant) as trace:
             sender = replace(job.sender, trace=trace)

@@ -10,6 +10,9 @@ from torch import Tensor
 Picture = Float[Tensor, "3 height width"]
 _T = TypeVar("_T")
 
+STARTING = "starting"
+"""The stage of what a trainer says before anything else: that it is there. It has no steps."""
+
 
 @runtime_checkable
 class Checkpoint(Protocol):

@@ -14,7 +14,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
-from farm.errors import EditHungError, FarmError
+from farm.errors import EditHungError, FarmError, UnavailableError
+from farm.progress import STARTING
 from farm.results import EditResult
 from farm.runner import PreparedEdit
 from farm.runner.failures import POLICY, FailureKind, Tries, classify
@@ -30,7 +31,7 @@ _WAITING_PER_PLACE = 4  # edits drawn ahead, to find some that need no inversion
 _KNOWN_STAGES = 100_000
 _STOP_PATIENCE = 15.0  # seconds between the wish to stop and the end of the process
 _LONGEST_PROBE_PAUSE = 30.0
-_SLOW_START = 3  # times as long as between two steps: a process must start and find a place
+_SLOW_START = 3  # times as long as between two steps: a backbone may have to be loaded first
 _GROWS_AFTER = 16  # edits that went well, for one more beside after memory was short
 
 
@@ -101,7 +102,7 @@ class Limits:
 
     Attributes:
         in_flight: edits that run at once.
-        hang_seconds: without progress, after which an edit is taken for hung.
+        hang_seconds: without progress, after which an edit that has begun is taken for hung.
         patience: seconds to wait for a machine that does not answer before the job stops.
         accelerator_seconds: that the whole job may cost; no limit if None.
     """
@@ -133,6 +134,8 @@ class _Edit:
     seen: Message | None = None
     seen_at: float = 0.0
     hung: bool = False
+    excused: bool = False
+    """Whether the machine was ill when it was found to hang."""
     stopping_since: float | None = None
     forced: bool = False
 
@@ -140,6 +143,11 @@ class _Edit:
     def first(self) -> str:
         """Digest of the stage that it needs first; its own id if it has none."""
         return next(iter(self.prepared.stages.values()), self.prepared.edit_id)
+
+    @property
+    def has_step(self) -> bool:
+        """Whether its trainer has told of more than that it is there."""
+        return self.seen is not None and self.seen["stage"] != STARTING
 
     @property
     def spent(self) -> float:
@@ -255,7 +263,8 @@ class Dispatcher:
                 continue
             edit.seen_at = self.clock()
             edit.started = edit.seen_at if edit.started is None else edit.started
-            edit.seen, edit.stopping_since, edit.hung, edit.forced = None, None, False, False
+            edit.seen, edit.stopping_since = None, None
+            edit.hung = edit.excused = edit.forced = False
             self._running[name] = edit
             self._making[edit.first] += 1
             self.flight.start(name, edit.prepared)
@@ -270,13 +279,14 @@ class Dispatcher:
         self.spent += edit.spent
         if self.stopped is not None:
             return None
-        if edit.hung:
+        # one that was ended by force may look as if its machine had failed
+        if edit.hung and (edit.forced or not isinstance(outcome, UnavailableError)):
             outcome = EditHungError(
                 f"no progress for {self.limits.hang_seconds:g} s during {_where(edit)}: stopped; "
                 "see the trainer's log, or allow more with --hang-seconds"
             )
         kind = classify(outcome)
-        if kind is FailureKind.transient and (self._ill_since is not None or not self._is_well()):
+        if self._is_nobodys(edit, kind):
             self._fall_ill(name, outcome)
             self._waiting.appendleft((name, edit))
             return None
@@ -290,6 +300,12 @@ class Dispatcher:
         about = {"edit": name, "kind": kind.value, "error": outcome.message, "pause": pause}
         self.note("retried", about | {"room": self._room})
         return None
+
+    def _is_nobodys(self, edit: _Edit, kind: FailureKind) -> bool:
+        """Whether it failed because the machine is ill, so that it does not count."""
+        if kind is FailureKind.hung:
+            return edit.excused
+        return kind is FailureKind.transient and self._is_ill()
 
     def _went_well(self, edit: _Edit, result: EditResult) -> None:
         self.spent += 0.0 if result.reused else result.provenance.accelerator_seconds
@@ -313,6 +329,7 @@ class Dispatcher:
         self._end_hung()
         self._heed_wish()
         self._heed_budget()
+        self._heed_no_room()
         self._recover()
 
     def _heed_wish(self) -> None:
@@ -330,6 +347,14 @@ class Dispatcher:
         spent = self.spent + sum(edit.spent for edit in self._running.values())
         if spent >= most:
             self._stop(Stopped.budget)
+
+    def _heed_no_room(self) -> None:
+        """A cluster that begins nothing of what it was given is as one that does not answer."""
+        if not self._running or any(edit.seen is not None for edit in self._running.values()):
+            return
+        latest = max(edit.seen_at for edit in self._running.values())
+        if self.clock() - latest > self.limits.patience:
+            self._stop(Stopped.infrastructure)
 
     def _stop(self, reason: Stopped) -> None:
         """Let nothing more start, and end what runs: checkpoints stay, the next run goes on."""
@@ -351,18 +376,28 @@ class Dispatcher:
             self.flight.stop(name, force=True)
 
     def _end_hung(self) -> None:
-        silent, newly = 0, False
-        for name, edit in self._running.items():
-            limit = self.limits.hang_seconds * (1 if edit.seen else _SLOW_START)
-            if self.clock() - edit.seen_at > limit:
-                silent += 1
-                if not edit.hung:
-                    edit.hung = newly = True
-                    self.note("hung", {"edit": name, "during": _where(edit)})
-                self._end(name, edit)
-        if newly and silent == len(self._running):  # then it is hardly the edits
-            self.note("restarted backbones", {"silent": silent})
+        # whoever has not begun waits for room, which is no fault of its own
+        begun = {name: edit for name, edit in self._running.items() if edit.seen is not None}
+        silent = {name: edit for name, edit in begun.items() if self._is_silent(edit)}
+        newly = [name for name, edit in silent.items() if not edit.hung]
+        # asked before the backbones are restarted: that makes nobody ill
+        is_ill = bool(newly) and self._is_ill()
+        for name in newly:
+            edit = silent[name]
+            edit.hung, edit.excused = True, is_ill
+            self.note("hung", {"edit": name, "during": _where(edit)})
+        for name, edit in silent.items():
+            self._end(name, edit)
+        if newly and len(silent) == len(begun):  # then it is hardly the edits
+            self.note("restarted backbones", {"silent": len(silent)})
             self.flight.restart_backbones()
+
+    def _is_silent(self, edit: _Edit) -> bool:
+        limit = self.limits.hang_seconds * (1 if edit.has_step else _SLOW_START)
+        return self.clock() - edit.seen_at > limit
+
+    def _is_ill(self) -> bool:
+        return self._ill_since is not None or not self._is_well()
 
     def _is_well(self) -> bool:
         return self.is_store_well() and self.flight.is_healthy()
@@ -389,7 +424,7 @@ class Dispatcher:
 
 
 def _where(edit: _Edit) -> str:
-    if edit.seen is None:
+    if edit.seen is None or not edit.has_step:
         return "its start"
     return f"{edit.seen['stage']}, step {edit.seen['step']} of {edit.seen['total']}"
 

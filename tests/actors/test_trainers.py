@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from farm.errors import (
     QueueFullError,
     StoreError,
 )
+from farm.progress import STARTING
 from tests.actors.toy import (
     ToyInline,
     ToyRequest,
@@ -57,8 +59,17 @@ def stop_or_end(
     """Asks twice, with time for the reply between."""
     stop()
     line = cast("BoardLine", cast("Any", stop).__self__)
-    ray.wait([line._reply])
+    if line._reply is not None:  # else it is read already
+        ray.wait([line._reply])
     return "stopped" if stop() else "ended"
+
+
+def say_nothing(
+    _request: Any, _executor: Executor, _report: Callable[..., None], stop: Callable[[], bool]
+) -> None:
+    while not stop():
+        time.sleep(0.02)
+    raise EditCancelledError("as was asked")
 
 
 def who_am_i(*_: Any) -> int:
@@ -92,7 +103,7 @@ def test_progress_is_seen_from_outside_and_an_edit_stops_when_asked(
     toy_farm: FarmSession,
 ) -> None:
     edit = toy_farm.submit("endless", run_until_stopped, None)
-    while "endless" not in toy_farm.progress():
+    while toy_farm.progress().get("endless", {}).get("stage", STARTING) == STARTING:
         ray.wait([edit], timeout=0.05)  # it cannot end: a pause that costs no CPU
     message = toy_farm.progress()["endless"]
     assert message["stage"] == "toy"
@@ -100,6 +111,17 @@ def test_progress_is_seen_from_outside_and_an_edit_stops_when_asked(
     assert message["pid"] not in (os.getpid(), *toy_farm.backbone_pids())
     toy_farm.stop("endless")
     with pytest.raises(EditCancelledError, match="as was asked"):
+        result_of(edit, timeout=60)
+
+
+def test_a_trainer_says_that_it_is_there_before_its_first_step(toy_farm: FarmSession) -> None:
+    edit = toy_farm.submit("quiet", say_nothing, None)
+    while "quiet" not in toy_farm.progress():
+        ray.wait([edit], timeout=0.05)
+    message = toy_farm.progress()["quiet"]
+    assert (message["stage"], message["step"], message["total"]) == (STARTING, 0, 0)
+    toy_farm.stop("quiet")
+    with pytest.raises(EditCancelledError):
         result_of(edit, timeout=60)
 
 

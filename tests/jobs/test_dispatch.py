@@ -1,5 +1,6 @@
 """The loop of a job against a flight that does as it is told; time passes only when it waits."""
 
+import math
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -15,7 +16,9 @@ from farm.errors import (
     InvalidImageError,
     OutOfMemoryError,
     StoreError,
+    UnavailableError,
 )
+from farm.progress import STARTING
 from farm.results import EditResult
 from farm.runner.failures import POLICY, FailureKind, Rule, Tries, classify
 from farm.storage.store import MissingKeyError, UnusableStoreError
@@ -49,6 +52,12 @@ class FakeFlight:
     restarts: int = 0
     closed: bool = False
     cost: float = 0.0
+    trainers: int | None = None
+    """How many edits Ray has room for: the others wait, and are silent."""
+    stays: set[str] = field(default_factory=set)
+    """Edits that say that they begin, and then nothing."""
+    ends_with: FarmError = field(default_factory=lambda: EditCancelledError("stopped"))
+    begun: dict[str, float] = field(default_factory=dict)
 
     def clock(self) -> float:
         return self.now
@@ -64,32 +73,41 @@ class FakeFlight:
         self.running[name] = self.now
         self.starts.append((self.now, name))
         self.most = max(self.most, len(self.running))
+        self.begin()
+
+    def begin(self) -> None:
+        for name in self.running:
+            if self.trainers is None or len(self.begun) < self.trainers:
+                self.begun.setdefault(name, self.now)
 
     def finished(self, timeout):
         self.now += timeout if self.running else 0.0
         ended = []
-        for name, since in list(self.running.items()):
+        for name in list(self.running):
+            since = self.begun.get(name, math.inf)
             forced = (name, True) in self.stopped
             asked = (name, False) in self.stopped and name not in self.silent
             if forced or asked:
-                ended.append((name, EditCancelledError("stopped")))
+                ended.append((name, self.ends_with))
                 self.stopped = [s for s in self.stopped if s[0] != name]
-            elif name not in self.silent and self.now - since >= self.lasts:
+            elif name not in self.silent | self.stays and self.now - since >= self.lasts:
                 left = self.outcomes.get(name, [])
                 ended.append((name, (left.pop(0) if left else None) or result()))
         for name, _ in ended:
             del self.running[name]
+            self.begun.pop(name, None)
+        self.begin()
         return ended
 
     def messages(self):
         return {
             name: {
-                "stage": "inversion",
-                "step": 1 if name in self.silent else int(2 * (self.now - since)),
+                "stage": STARTING if name in self.stays else "inversion",
+                "step": 1 if name in self.silent | self.stays else int(2 * (self.now - since)),
                 "total": 100,
                 "detail": {"accelerator_seconds": self.cost * (self.now - since)},
             }
-            for name, since in self.running.items()
+            for name, since in self.begun.items()
         }
 
     def stop(self, name, *, force) -> None:
@@ -267,6 +285,105 @@ def test_when_all_hang_the_backbones_are_restarted():
     found = outcomes(made, "ab")
     assert {type(outcome) for outcome in found.values()} == {EditHungError}
     assert flight.restarts >= 1
+
+
+def test_an_edit_that_waits_for_room_does_not_hang():
+    flight = FakeFlight(trainers=2, lasts=20.0)
+    names = [f"e{n}" for n in range(24)]
+    made = dispatcher(flight, in_flight=16, hang_seconds=10.0)
+    found = outcomes(made, names)
+    assert all(isinstance(outcome, EditResult) for outcome in found.values())
+    assert len(flight.starts) == len(names), "each of them once"
+    assert not [kind for kind, _ in made.notes if kind == "hung"]
+    assert flight.now > 200.0, "the last ones waited long"
+
+
+def test_a_trainer_that_began_may_take_longer_to_its_first_step_but_not_for_ever():
+    flight = FakeFlight(stays={"a"})
+    found = outcomes(dispatcher(flight, hang_seconds=10.0), "ab")
+    assert isinstance(found["a"], EditHungError)
+    assert "during its start" in found["a"].message
+    assert 2 * 30.0 < flight.now < 2 * 35.0
+
+
+def test_the_backbones_are_restarted_when_all_that_began_hang():
+    flight = FakeFlight(silent={"a", "b"}, trainers=2)
+    found = outcomes(dispatcher(flight, hang_seconds=10.0), "abc")
+    assert flight.restarts >= 1
+    assert isinstance(found["c"], EditResult)
+
+
+def test_a_cluster_that_begins_nothing_stops_the_job_when_patience_ends():
+    flight = FakeFlight(trainers=0)
+    made = dispatcher(flight, patience=60.0)
+    assert outcomes(made, "abc") == {}
+    assert made.stopped is Stopped.infrastructure
+    assert 60.0 < flight.now < 100.0
+
+
+@pytest.mark.parametrize("ends_with", [EditCancelledError("stopped"), BackboneLostError("gone")])
+def test_who_hangs_on_an_ill_machine_is_not_held_to_be_the_cause(ends_with):
+    flight = FakeFlight(silent={"a", "b"}, healthy=False, ends_with=ends_with)
+    made = dispatcher(flight, hang_seconds=10.0, patience=1000.0)
+    flight_sleep = flight.sleep
+
+    def sleep(seconds: float) -> None:
+        flight_sleep(seconds)
+        if flight.now > 100.0:
+            flight.healthy = True
+            flight.silent.clear()
+
+    made.sleep = sleep
+    found = outcomes(made, "abc")
+    assert all(isinstance(outcome, EditResult) for outcome in found.values())
+    kinds = [kind for kind, _ in made.notes]
+    assert {"hung", "waiting", "recovered"} <= set(kinds)
+    assert "retried" not in kinds
+    between = [at for at, _ in flight.starts if 20.0 < at < 100.0]
+    assert between == [], "nothing is started on an ill machine"
+
+
+def test_patience_ends_too_when_edits_hang_because_nothing_answers():
+    flight = FakeFlight(silent={"a", "b"}, healthy=False)
+    made = dispatcher(flight, hang_seconds=10.0, patience=60.0)
+    assert set(outcomes(made, "abc")) == {"c"}
+    assert made.stopped is Stopped.infrastructure
+
+
+def test_a_restart_of_the_backbones_excuses_nobody():
+    """Else an edit that always hangs would restart them without end."""
+    flight = FakeFlight(silent={"a"})
+    made = dispatcher(flight, hang_seconds=10.0)
+    restart, start = flight.restart_backbones, flight.start
+
+    def restarted() -> None:
+        restart()
+        flight.healthy = False
+
+    def started(name, request) -> None:
+        start(name, request)
+        flight.healthy = True  # they are loaded by the time
+
+    flight.restart_backbones, flight.start = restarted, started
+    run = made.run([("a", edit("a", "a"))])
+    (ended,) = run
+    assert isinstance(ended.outcome, EditHungError)
+    assert flight.restarts == 2
+
+
+def test_what_let_a_hung_edit_down_is_said_and_not_that_it_hung():
+    flight = FakeFlight(stays={"a"}, ends_with=BackboneLostError("gone"))
+    made = dispatcher(flight, hang_seconds=10.0)
+    assert isinstance(outcomes(made, "a")["a"], BackboneLostError)
+    retried = [about["kind"] for kind, about in made.notes if kind == "retried"]
+    assert set(retried) == {"transient"}
+
+
+def test_one_that_was_ended_by_force_hung_whatever_its_process_says():
+    flight = FakeFlight(silent={"a"}, ends_with=UnavailableError("its process ended"))
+    made = dispatcher(flight, hang_seconds=10.0)
+    flight.stop = lambda name, *, force: flight.stopped.append((name, True)) if force else None
+    assert isinstance(outcomes(made, "a")["a"], EditHungError)
 
 
 def test_the_job_stops_when_it_has_cost_what_it_may():
