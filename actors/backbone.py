@@ -23,7 +23,7 @@ from farm.calls import Call, Paused
 from farm.errors import FarmError
 
 _LAST_WORDS = 0.5
-"""Seconds for answers to leave a process that ends because its compute thread hangs."""
+"""Seconds for answers to leave a process that ends because a step hangs or broke its device."""
 
 
 class Host(Protocol):
@@ -65,8 +65,8 @@ class Backbone:
         threads: threads of one tensor operation.
         limits: of queue, batches and shares.
         memory_share: of the device's memory, where several backbones share one.
-        on_hang: what to do once a step was given up; by default this process ends, as nothing can
-            end a thread, and Ray starts it anew.
+        on_hang: what to do once a step was given up, or broke the device; by default this process
+            ends, as nothing can end a thread or mend a device's context, and Ray starts it anew.
 
     Raises:
         FarmError: the networks cannot be loaded, or cannot answer the warm-up.

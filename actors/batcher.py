@@ -49,7 +49,8 @@ class Batcher:
 
     Whose batch is next is the `WaitingRoom`'s business. A batch that runs out of memory is tried
     once more if room can be made; else it goes back and comes again in halves. One that fails
-    otherwise is halved until the items that cannot be computed stand alone: only these fail.
+    otherwise is halved until the items that cannot be computed stand alone: only these fail. A
+    step that hangs, or that breaks the device for its process, is the end of the batcher.
 
     Args:
         run_step: computes items of one key; runs in the compute thread.
@@ -57,8 +58,8 @@ class Batcher:
         gauge: of the device's memory, where batches are to be probed.
         make_room: drops what is kept for later, when memory ran out; False if there was nothing.
             Runs in the compute thread.
-        on_hang: called when a step was given up; the thread is lost then, and nothing more is
-            computed: whoever owns the process should end it.
+        on_hang: called when a step was given up, or broke the device; the process is lost then, and
+            nothing more is computed: whoever owns it should end it.
         clock: seconds, monotonic.
     """
 
@@ -82,7 +83,7 @@ class Batcher:
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._dispatcher: asyncio.Task[None] | None = None
-        self._closed = self._hung = False
+        self._closed = self._lost = False
 
     async def answer_all(self, calls: Sequence[Call], sender: Sender = ANYBODY) -> list[Outcome]:
         """Outcomes in the order of the calls; the calls may be computed in different batches.
@@ -121,7 +122,7 @@ class Batcher:
         self._wake.set()
         if self._dispatcher is not None:
             await self._dispatcher
-        self._thread.shutdown(wait=not self._hung)
+        self._thread.shutdown(wait=not self._lost)
 
     def _enqueue(self, call: Call, sender: Sender) -> "asyncio.Future[Outcome]":
         now = self._clock()
@@ -129,7 +130,7 @@ class Batcher:
         item = Item(call, sender, call.key, outcome, now)
         if sender.attempt:
             item.key = (*item.key, "again", id(item))
-        refusal = _replaced() if self._hung else self._room.refusal(item)
+        refusal = _replaced() if self._lost else self._room.refusal(item)
         if refusal is not None:
             self._tally.refused += 1
             _deliver(item, refusal)
@@ -141,15 +142,15 @@ class Batcher:
         return outcome
 
     async def _dispatch(self) -> None:
-        while not (self._closed or self._hung):
+        while not (self._closed or self._lost):
             self._wake.clear()
-            while not self._hung and (chosen := await self._next_batch()) is not None:
+            while not self._lost and (chosen := await self._next_batch()) is not None:
                 self._tally.dropped += chosen.dropped
                 start = self._clock()
                 await self._compute(chosen.items, chosen)
                 self._room.served(chosen, self._clock() - start)
                 await self._keep_free()
-            if not (self._closed or self._hung):
+            if not (self._closed or self._lost):
                 await self._wake.wait()
 
     async def _next_batch(self) -> Chosen | None:
@@ -184,6 +185,9 @@ class Batcher:
         self._running = []
         seconds = self._tally.stopped()
         error = running.exception()
+        if error is not None and _breaks_device(error):
+            self._give_up_broken(items, error)
+            return
         if error is not None and len(items) > 1:
             await self._part(items, chosen, error)
             return
@@ -196,7 +200,7 @@ class Batcher:
             self._next(item, result)
 
     async def _part(self, items: list[Item], chosen: Chosen, error: BaseException) -> None:
-        if isinstance(error, _MEMORY_ERRORS):
+        if _is_short_of_memory(error):
             traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
             chosen.record.cap.ran_out(len(items))
             logger.warning("%d %s need too much memory: halved", len(items), chosen.record.op)
@@ -205,8 +209,11 @@ class Batcher:
         half = len(items) // 2
         logger.warning("a batch of %d %s failed: halved: %r", len(items), chosen.record.op, error)
         await self._compute(items[:half], chosen)
-        if not self._hung:
+        if not self._lost:
             await self._compute(items[half:], chosen)
+            return
+        for item in items[half:]:  # in no queue: nobody else tells their callers
+            _deliver(item, _replaced())
 
     def _next(self, item: Item, result: Outcome | Paused) -> None:
         """Hand out an outcome, or let a paused item in again."""
@@ -237,23 +244,37 @@ class Batcher:
         self._room.kept_free(self._clock() - start)
 
     def _give_up(self, items: list[Item]) -> None:
-        """A step hangs: its callers are told, and all others to ask again: nobody is forgotten.
-
-        Else a message of several calls, one of which hangs, would come again whole, without end.
-        """
-        self._hung = True
+        """A step hangs, and nothing can end its thread."""
         self._tally.hung += 1
         limit = self._limits.step_seconds or 0.0
         op = items[0].call.op
         logger.error("%d %s hang for %.0f s: this backbone gives up", len(items), op, limit)
+        self._lose(
+            items,
+            f"{op} was not computed within {limit:.0f} s, in a batch of {len(items)}: the "
+            "backbone hangs and is replaced",
+        )
+
+    def _give_up_broken(self, items: list[Item], error: BaseException) -> None:
+        """A step broke the device: each later one would fail in this process, whatever it holds."""
+        op = items[0].call.op
+        logger.error(
+            "%d %s broke the device: this backbone gives up", len(items), op, exc_info=error
+        )
+        self._lose(
+            items,
+            f"{op} broke the device, in a batch of {len(items)}: the backbone is replaced; "
+            f"{_first_line(error)}",
+        )
+
+    def _lose(self, items: list[Item], message: str) -> None:
+        """Tell the callers of a step, and all others to ask again: nobody is forgotten.
+
+        Else a message of several calls, one of which hangs, would come again whole, without end.
+        """
+        self._lost = True
         for item in items:
-            _deliver(
-                item,
-                BackboneLostError(
-                    f"{op} was not computed within {limit:.0f} s, in a batch of {len(items)}: the "
-                    "backbone hangs and is replaced"
-                ),
-            )
+            _deliver(item, BackboneLostError(message))
         for item in self._room.remove(lambda _: True):
             _deliver(item, _replaced())
         self._on_hang()
@@ -306,18 +327,34 @@ def _deliver(item: Item, outcome: Outcome) -> None:
 
 
 def _replaced() -> QueueFullError:
-    return QueueFullError("this backbone hangs and is being replaced: ask again in a moment")
+    return QueueFullError("this backbone is lost and being replaced: ask again in a moment")
 
 
 def _closing() -> UnavailableError:
     return UnavailableError("this backbone is shutting down: ask again")
 
 
+def _is_short_of_memory(error: BaseException) -> bool:
+    """Also where the driver says so and not torch's allocator."""
+    if isinstance(error, torch.AcceleratorError):
+        return "out of memory" in str(error)
+    return isinstance(error, _MEMORY_ERRORS)
+
+
+def _breaks_device(error: BaseException) -> bool:
+    """Whether this process can hardly use its device any more (illegal access, ECC, XID)."""
+    return isinstance(error, torch.AcceleratorError) and not _is_short_of_memory(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
 def _failure(call: Call, error: BaseException) -> FarmError:
     if isinstance(error, FarmError):
         return error
     logger.error("%s failed on a single item", call.op, exc_info=error)
-    kind = OutOfMemoryError if isinstance(error, _MEMORY_ERRORS) else EditFailedError
+    kind = OutOfMemoryError if _is_short_of_memory(error) else EditFailedError
     failure = kind(
         f"{call.op} failed on this edit's item alone: {type(error).__name__}: {error}; the "
         "backbone's log holds the traceback"

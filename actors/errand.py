@@ -11,7 +11,7 @@ from farm.errors import BackboneLostError, EditFailedError, QueueFullError
 _FIRST_PAUSE = 0.05  # seconds after a refusal; doubled each time
 _LONGEST_PAUSE = 2.0
 _MOST_ATTEMPTS = 3
-"""Steps that may hang while they hold a call, before the call is held to be the cause."""
+"""Steps that may hang or break while they hold a call, before the call is held to be the cause."""
 
 
 class Errand:
@@ -75,6 +75,6 @@ class Errand:
         self._attempts[number] += 1
         if self._attempts[number] >= _MOST_ATTEMPTS:
             raise EditFailedError(
-                f"{_MOST_ATTEMPTS} steps in a row hung with this call in them, the last ones with "
-                f"it alone: {error.message}; look at its inputs"
+                f"{_MOST_ATTEMPTS} steps in a row hung or broke their backbone with this call in "
+                f"them, the last ones with it alone: {error.message}; look at its inputs"
             ) from error

@@ -329,6 +329,67 @@ async def test_a_step_that_hangs_is_given_up_and_said_so() -> None:
     await batcher.close()
 
 
+async def test_a_step_that_breaks_the_device_ends_the_backbone() -> None:
+    """Each later step would fail too: else all that waits would be burnt, one item at a time."""
+    host = SteppingHost(gated=True)
+    lost = threading.Event()
+
+    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+        host.run_step(items)
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore")
+
+    batcher = Batcher(run_step, on_hang=lost.set)
+    broken = await queued(batcher, call(1), call(2))
+    await host.started()
+    other = await queued(batcher, call(3, "toy.other"))
+    host.let_go()
+    outcomes = await broken
+    assert [type(o) for o in outcomes] == [BackboneLostError] * 2
+    assert str(outcomes[0]).endswith("CUDA error: an illegal memory access was encountered")
+    assert lost.is_set()
+    (asked_again,) = await other
+    assert isinstance(asked_again, QueueFullError)
+    (late,) = await batcher.answer_all([call(4)])
+    assert isinstance(late, QueueFullError)
+    assert [op for op, _ in host.batches] == ["toy.echo"], "nothing is computed on it any more"
+    await batcher.close()
+
+
+async def test_the_other_half_of_a_batch_whose_half_is_lost_is_told_too() -> None:
+    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+        if len(items) == 4:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED")
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    batcher = Batcher(run_step)
+    answers = batcher.answer_all([call(value) for value in range(4)])
+    outcomes = await asyncio.wait_for(answers, 10)
+    assert [type(o) for o in outcomes] == [BackboneLostError] * 2 + [QueueFullError] * 2
+    await batcher.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+    ],
+)
+async def test_short_memory_of_the_device_breaks_nothing(error: RuntimeError) -> None:
+    host, lost = SteppingHost(), threading.Event()
+
+    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+        if len(items) > 2:
+            raise error
+        return host.run_step(items)
+
+    batcher = Batcher(run_step, on_hang=lost.set)
+    outcomes = await batcher.answer_all([call(value) for value in range(8)])
+    await batcher.close()
+    assert [value_of(o) for o in outcomes] == list(range(8))
+    assert not lost.is_set()
+
+
 async def test_a_call_that_hung_before_is_computed_alone() -> None:
     host = SteppingHost(gated=True)
     async with held(host) as batcher:
