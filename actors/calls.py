@@ -131,6 +131,11 @@ def unwrapped(error: BaseException, timeout: float | None = None) -> FarmError:
             )
 
 
+def is_loss(error: FarmError) -> bool:
+    """Whether an actor is gone: also one that could not start anew, whose own error this is."""
+    return isinstance(error, BackboneLostError) or isinstance(error.__cause__, RayActorError)
+
+
 def _too_late(timeout: float | None) -> UnavailableError:
     return UnavailableError(
         f"no answer within {timeout:.1f} s: the farm is overloaded or hangs; look at "

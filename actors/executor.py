@@ -9,13 +9,13 @@ from typing import Any
 import ray
 
 from actors.bundles import Bundles
-from actors.calls import Ref, awaited, in_time, result_of
+from actors.calls import Ref, awaited, in_time, is_loss, result_of
 from actors.errand import Errand
 from actors.lanes import Outcome
 from actors.replicas import Choice, FixedReplicas, Replica, Replicas
 from actors.sender import ANYBODY, Sender
 from farm.calls import Answer, Call
-from farm.errors import BackboneLostError, QueueFullError
+from farm.errors import FarmError, QueueFullError
 
 
 @dataclass
@@ -119,7 +119,7 @@ class RemoteExecutor:
             for one in sent:
                 try:
                     outcomes = result_of(one.ref, _left(deadline))
-                except BackboneLostError as error:
+                except FarmError as error:
                     outcomes = self._without(one, error)
                 collected.append((one.numbers, outcomes))
         finally:
@@ -133,7 +133,7 @@ class RemoteExecutor:
         one = self._message(list(range(len(calls))), calls, sender)
         try:
             return await awaited(one.ref)
-        except BackboneLostError as error:
+        except FarmError as error:
             return self._without(one, error)
         except asyncio.CancelledError:
             ray.cancel(one.ref)
@@ -141,9 +141,9 @@ class RemoteExecutor:
         finally:
             one.replica.outstanding -= len(one.numbers)
 
-    def _without(self, one: _Sent, error: BackboneLostError) -> list[Outcome]:
+    def _without(self, one: _Sent, error: FarmError) -> list[Outcome]:
         """What to do about a replica that is gone for good: ask another, or fail."""
-        if not self._replicas.lost(one.replica):
+        if not (is_loss(error) and self._replicas.lost(one.replica)):
             raise error
         # not the calls' fault, so no attempt of theirs; they are asked again at once
         return [QueueFullError(error.message) for _ in one.numbers]

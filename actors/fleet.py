@@ -104,12 +104,22 @@ class Member:
 
 @dataclass
 class ModelState:
-    """A model set with its backbones."""
+    """A model set with its backbones.
+
+    Attributes:
+        hosted: what is held.
+        asked: when somebody last wanted it.
+        members: its backbones.
+        error: why the latest of them did not get ready; None once one answers.
+        proven: whether one was ready before: then it can be loaded, and an error is the machine's.
+        blocked_until: when another may be tried.
+    """
 
     hosted: HostedModel
     asked: float
     members: list[Member] = field(default_factory=list[Member])
     error: FarmError | None = None
+    proven: bool = False
     blocked_until: float = -inf
 
     @property
@@ -182,6 +192,7 @@ class Fleet:
             if report.depth > 0 or report.items != before or member.stats is None:
                 member.worked = now
             member.heard, member.stats, model.error = now, report, None
+            model.proven = True
             if report.running_seconds > 2 * model.hosted.placement.step_seconds:
                 self._restart(model, member, f"its step takes {report.running_seconds:.0f} s")
         elif report is not None:

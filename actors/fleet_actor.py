@@ -114,7 +114,7 @@ class FleetShell:
         self._wake()
 
     async def route(
-        self, name: str, patience: float = 0.0, at_least: int = 1
+        self, name: str, patience: float = 0.0, at_least: int = 1, proven: bool = False
     ) -> list[RoutedReplica] | None:
         """The backbones of a model set that are ready; None: it is not hosted here.
 
@@ -122,26 +122,28 @@ class FleetShell:
             name: of the model set; whoever asks wants it.
             patience: seconds to wait for them to be as many as `at_least`.
             at_least: how many are needed.
+            proven: whether the caller saw one that was ready: a fleet that started anew did not.
 
         Raises:
-            FarmError: as the networks failed to load; UnavailableError when too few are ready in
-                time.
+            FarmError: as the networks failed to load, if they never did load; UnavailableError when
+                too few are ready in time.
         """
         deadline = time.monotonic() + patience
         while True:
             model = self._fleet.ask(name)
             if model is None:
                 return None
+            model.proven |= proven
             if len(model.ready) >= at_least or patience <= 0:
                 return [RoutedReplica(m.number, m.handle, m.depth) for m in model.ready]
-            if model.error is not None:
-                raise model.error
+            if model.error is not None and not model.proven:
+                raise model.error  # the next one would fail too
             self._wake()
             left = deadline - time.monotonic()
             if left <= 0:
                 raise UnavailableError(
                     f"{len(model.ready)} of {at_least} backbones of {name} were ready within "
-                    f"{patience:.1f} s: there is no room for them, or their weights load slowly"
+                    f"{patience:.1f} s: {_why_not(model.error)}"
                 )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ticked.wait(), min(left, self._figures.tick_seconds))
@@ -217,6 +219,12 @@ class FleetShell:
             elif number not in numbers:
                 self._asked.pop(number).cancel()
         return {number: report for number, report in heard.items() if number in numbers}
+
+
+def _why_not(error: FarmError | None) -> str:
+    if error is None:
+        return "there is no room for them, or their weights load slowly"
+    return f"the latest did not come back, and others are tried: {error.message}"
 
 
 async def _report(member: Member) -> Report:

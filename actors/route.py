@@ -32,20 +32,23 @@ class ModelRoute:
     model: HostedModel
     patience: float = 300.0
 
-    def wait(self, at_least: int = 1, patience: float | None = None) -> list[RoutedReplica]:
+    def wait(
+        self, at_least: int = 1, patience: float | None = None, *, proven: bool = False
+    ) -> list[RoutedReplica]:
         """The backbones that are ready.
 
         Args:
             at_least: how many are needed.
             patience: seconds to wait for them once the fleet is there, instead of the route's.
+            proven: whether the caller saw one that was ready.
 
         Raises:
-            FarmError: as the networks failed to load; UnavailableError when too few are ready in
-                time.
+            FarmError: as the networks failed to load, if they never did load; UnavailableError when
+                too few are ready in time.
         """
         patience = self.patience if patience is None else patience
         for _ in range(1 + _TOLD):
-            asked = self.fleet.route.remote(self.model.name, patience, at_least)
+            asked = self.fleet.route.remote(self.model.name, patience, at_least, proven)
             found = result_of(asked, patience + _FLEET_PATIENCE)
             if found is not None:
                 return found
@@ -68,6 +71,7 @@ class FleetReplicas:
     def __init__(self, route: ModelRoute, clock: Callable[[], float] = time.monotonic) -> None:
         self._route, self._clock = route, clock
         self._known: dict[int, Replica] = {}
+        self._proven = False
         self._news: Ref[list[RoutedReplica] | None] | None = None
         self._next_look = clock()
 
@@ -75,7 +79,7 @@ class FleetReplicas:
         """Those that are ready, after a wait for the first of them."""
         self._look()
         if not self._known:
-            self._note(self._route.wait())
+            self._note(self._route.wait(proven=self._proven))
         return list(self._known.values())
 
     def lost(self, replica: Replica) -> bool:
@@ -106,3 +110,4 @@ class FleetReplicas:
             replica.depth = max(0, one.depth - replica.outstanding)
             known[one.number] = replica
         self._known = known
+        self._proven |= bool(known)

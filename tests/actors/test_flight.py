@@ -37,7 +37,9 @@ class FakeFleet:
     def host(self) -> Any:
         return SimpleNamespace(remote=self._host)
 
-    def _route(self, name: str, patience: float, at_least: int) -> list[RoutedReplica] | None:
+    def _route(
+        self, name: str, patience: float, _at_least: int, _proven: bool
+    ) -> list[RoutedReplica] | None:
         assert name == MODEL.name
         assert patience > 0, "without patience a fleet may answer that it has none"
         backbone = SimpleNamespace(health=SimpleNamespace(remote=lambda: 7))
