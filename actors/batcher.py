@@ -304,7 +304,9 @@ class Batcher:
         """
         try:
             return self._run_step(works)
-        except _MEMORY_ERRORS as error:
+        except Exception as error:
+            if not _is_short_of_memory(error):
+                raise
             traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
             if not self._make_room():
                 raise
