@@ -252,11 +252,15 @@ async def test_a_single_item_that_does_not_fit_fails_alone() -> None:
     assert [value_of(o) for o in outcomes] == [0, 1, 2, 4, 5, 6, 7]
 
 
+_TORCH_IS_FULL = torch.OutOfMemoryError("CUDA out of memory")
+_DRIVER_IS_FULL = torch.AcceleratorError("CUDA error: out of memory")
+
+
 class Hoard:
     """A step that runs out of memory while more than so many caches are kept."""
 
-    def __init__(self, kept: int, needs: int = 0) -> None:
-        self.kept, self._needs = kept, needs
+    def __init__(self, kept: int, needs: int = 0, error: RuntimeError = _TORCH_IS_FULL) -> None:
+        self.kept, self._needs, self._error = kept, needs, error
         self.host = SteppingHost()
         self.sizes: list[int] = []
         self.threads: set[int] = set()
@@ -265,7 +269,7 @@ class Hoard:
         self.sizes.append(len(items))
         self.threads.add(threading.get_ident())
         if self.kept or self._needs:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self._error
         return self.host.run_step(items)
 
     def make_room(self) -> bool:
@@ -287,8 +291,9 @@ async def test_caches_that_filled_the_memory_are_dropped_and_no_item_fails(items
     await batcher.close()
 
 
-async def test_a_batch_is_not_halved_where_dropping_caches_was_enough() -> None:
-    hoard = Hoard(kept=8)
+@pytest.mark.parametrize("error", [_TORCH_IS_FULL, _DRIVER_IS_FULL])
+async def test_a_batch_is_not_halved_where_dropping_caches_was_enough(error: RuntimeError) -> None:
+    hoard = Hoard(kept=8, error=error)
     batcher = Batcher(hoard.run_step, Limits(max_batch=4), make_room=hoard.make_room)
     await batcher.answer_all([call(value) for value in range(4)])
     assert hoard.sizes == [4, 4]
@@ -368,13 +373,7 @@ async def test_the_other_half_of_a_batch_whose_half_is_lost_is_told_too() -> Non
     await batcher.close()
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        torch.AcceleratorError("CUDA error: out of memory"),
-    ],
-)
+@pytest.mark.parametrize("error", [_TORCH_IS_FULL, _DRIVER_IS_FULL])
 async def test_short_memory_of_the_device_breaks_nothing(error: RuntimeError) -> None:
     host, lost = SteppingHost(), threading.Event()
 
