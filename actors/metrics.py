@@ -173,6 +173,9 @@ class MeasuredStore:
     def exists(self, key: str) -> bool:
         return _timed("exists", lambda: self.inner.exists(key))
 
+    def size(self, key: str) -> int:
+        return _timed("size", lambda: self.inner.size(key))
+
     def list(self, prefix: str) -> Iterator[str]:
         """One request of the store is a page of keys; the whole listing is counted as one."""
         keys = _timed("list", lambda: [*self.inner.list(prefix)])

@@ -84,7 +84,7 @@ class Admission:
             waiting_of_tenant: those of this one.
         """
         now = self._clock()
-        account = self._accounts.setdefault(tenant, _Account())
+        account = self._account(tenant)
         self._expire(now)
         held = sum(len(other.reserved) for other in self._accounts.values())
         if waiting + held >= self._max_queue:
@@ -93,51 +93,64 @@ class Admission:
         if limits.max_queued is not None and own >= limits.max_queued:
             detail = f"{own} of your edits are not finished, and {limits.max_queued} is the most"
             return Refusal("too_many_edits", detail, _BUSY_SECONDS)
-        if limits.max_stored_bytes is not None and account.stored >= limits.max_stored_bytes:
-            detail = (
-                f"your edits take {account.stored:,} bytes of storage, and "
-                f"{limits.max_stored_bytes:,} is the most: delete some"
-            )
-            return Refusal("storage_full", detail, 60.0)
-        return self._charge(account, limits, name, pixels, now)
+        refusal = _no_storage(account, limits) or _charge(account, limits, pixels, now)
+        if refusal is None:
+            account.reserved[name] = now + _RESERVED_SECONDS
+        return refusal
+
+    def charge(self, tenant: str, limits: TenantLimits) -> Refusal | None:
+        """Count what needs no place as one edit of the tenant's rate, or say why not."""
+        account = self._account(tenant)
+        return _no_storage(account, limits) or _charge(account, limits, 0, self._clock())
 
     def release(self, tenant: str, name: str) -> None:
         """The place is no longer held: its edit is in the queue, or will never come."""
-        self._accounts.setdefault(tenant, _Account()).reserved.pop(name, None)
+        self._account(tenant).reserved.pop(name, None)
 
     def count_stored(self, tenant: str, total: int) -> None:
         """A tenant's edits take so many bytes."""
-        self._accounts.setdefault(tenant, _Account()).stored = total
+        self._account(tenant).stored = total
 
     def stored(self, tenant: str, change: int) -> None:
         """A tenant's edits take so many bytes more."""
-        account = self._accounts.setdefault(tenant, _Account())
+        account = self._account(tenant)
         account.stored = max(0, account.stored + change)
 
-    def _charge(
-        self, account: _Account, limits: TenantLimits, name: str, pixels: int, now: float
-    ) -> Refusal | None:
-        costs = {
-            "edits_per_minute": (limits.edits_per_minute, 1.0),
-            "pixels_per_minute": (limits.pixels_per_minute, float(pixels)),
-        }
-        charged: list[tuple[Bucket, float]] = []
-        for kind, (limit, cost) in costs.items():
-            if limit is None:
-                continue
-            bucket = account.buckets.setdefault(kind, Bucket(limit, limit, now))
-            bucket.per_minute = limit  # the operator may have changed it
-            wait = bucket.wait_for(cost, now)
-            if wait > 0:
-                detail = f"more than {limit:,} {kind.replace('_', ' ')}"
-                return Refusal("rate_limited", detail, wait)
-            charged.append((bucket, cost))
-        for bucket, cost in charged:
-            bucket.take(cost)
-        account.reserved[name] = now + _RESERVED_SECONDS
-        return None
+    def _account(self, tenant: str) -> _Account:
+        return self._accounts.setdefault(tenant, _Account())
 
     def _expire(self, now: float) -> None:
         for account in self._accounts.values():
             for name in [n for n, deadline in account.reserved.items() if deadline < now]:
                 del account.reserved[name]
+
+
+def _no_storage(account: _Account, limits: TenantLimits) -> Refusal | None:
+    if limits.max_stored_bytes is None or account.stored < limits.max_stored_bytes:
+        return None
+    detail = (
+        f"your edits take {account.stored:,} bytes of storage, and "
+        f"{limits.max_stored_bytes:,} is the most: delete some"
+    )
+    return Refusal("storage_full", detail, 60.0)
+
+
+def _charge(account: _Account, limits: TenantLimits, pixels: int, now: float) -> Refusal | None:
+    costs = {
+        "edits_per_minute": (limits.edits_per_minute, 1.0),
+        "pixels_per_minute": (limits.pixels_per_minute, float(pixels)),
+    }
+    charged: list[tuple[Bucket, float]] = []
+    for kind, (limit, cost) in costs.items():
+        if limit is None:
+            continue
+        bucket = account.buckets.setdefault(kind, Bucket(limit, limit, now))
+        bucket.per_minute = limit  # the operator may have changed it
+        wait = bucket.wait_for(cost, now)
+        if wait > 0:
+            detail = f"more than {limit:,} {kind.replace('_', ' ')}"
+            return Refusal("rate_limited", detail, wait)
+        charged.append((bucket, cost))
+    for bucket, cost in charged:
+        bucket.take(cost)
+    return None

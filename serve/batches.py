@@ -4,10 +4,10 @@ import asyncio
 import time
 from contextlib import suppress
 
-from serve.doors import DispatcherDoor
+from serve.doors import Charged, DispatcherDoor
 from serve.intake import Intake
 from serve.ledger import Ledger
-from serve.problems import BusyError, NotFoundError
+from serve.problems import BusyError, NotFoundError, TooManyError
 from serve.records import JobRecord, is_id, new_id
 
 
@@ -27,9 +27,11 @@ class Batches:
         """Accept a job; when this returns, it is durable.
 
         Raises:
-            InvalidRequestError: there is no such manifest.
+            InvalidRequestError: there is no such manifest, or it is too large.
+            ProblemError: a limit is reached.
         """
-        await asyncio.to_thread(self._intake.read_named, manifest)
+        await self.charge(tenant, "job")
+        await asyncio.to_thread(self._intake.read_manifest, manifest)
         job = JobRecord(
             id=new_id("j"),
             tenant=tenant,
@@ -41,6 +43,16 @@ class Batches:
         with suppress(BusyError):  # it is durable: whoever dispatches next will find it
             await self._door.open_job(tenant, job.id)
         return job
+
+    async def charge(self, tenant: str, what: Charged) -> None:
+        """Count something else than an edit on the tenant's limits.
+
+        Raises:
+            TooManyError: one is reached.
+        """
+        refusal = await self._door.charge(tenant, what)
+        if refusal is not None:
+            raise TooManyError(refusal.code, refusal.detail, refusal.retry_after)
 
     async def read(self, tenant: str, name: str) -> JobRecord:
         """Raises `NotFoundError` where the tenant has no such job."""

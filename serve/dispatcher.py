@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from farm.errors import CorruptArtifactError, FarmError, UnavailableError
 from serve.admission import Admission, Refusal
 from serve.attempts import Attempts, board_name, is_to_be_told
-from serve.doors import EditFarm, Snapshot
+from serve.doors import Charged, EditFarm, Snapshot
 from serve.edits import cancelled_soon
 from serve.eta import Pace
 from serve.intake import Intake
@@ -36,6 +36,12 @@ _SNAPSHOT_SECONDS = 0.2
 _ORPHAN_SECONDS = 120.0
 """Age from which a marker without a record is left over from a dead replica."""
 _LONGEST_PAUSE = 30.0
+_JOB_SECONDS = 60.0
+"""When to ask again for a job, of one's own that have not ended."""
+_UPLOAD_AGE = 86_400.0
+"""Seconds for which an upload can be named; an edit that names it keeps a copy of its own."""
+_UPLOADS_SECONDS = 3600.0
+"""Between two looks at what was uploaded and not used."""
 
 LimitsOf = Callable[[str], TenantLimits]
 
@@ -84,6 +90,7 @@ class Dispatcher:
         self._snapshot: tuple[float, Snapshot] = (-1.0, Snapshot())
         self._counted: set[str] = set()
         self._closing = False
+        self._swept: float | None = None
         self._ends: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
         self._attempts = Attempts(
             ledger,
@@ -94,7 +101,7 @@ class Dispatcher:
             self._count_outputs,
             options.max_seconds,
         )
-        self._jobs = JobRunner(ledger, intake, self._run_line, self._threads)
+        self._jobs = JobRunner(ledger, intake, self, self._threads)
 
     async def start(self) -> None:
         """Take up what was accepted and not finished, and go on looking for it."""
@@ -113,9 +120,7 @@ class Dispatcher:
         self._threads.shutdown(wait=True)
 
     async def admit(self, tenant: str, name: str, pixels: int) -> Refusal | None:
-        limits = self._limits_of(tenant)
-        if limits.max_stored_bytes is not None and tenant not in self._counted:
-            await self._count_stored(tenant)
+        limits = await self._counted_limits(tenant)
         return self._admission.admit(
             tenant,
             limits,
@@ -124,6 +129,14 @@ class Dispatcher:
             waiting=len(self._queue) + len(self._running),
             waiting_of_tenant=self._queue.count(tenant) + self._num_running(tenant),
         )
+
+    async def charge(self, tenant: str, what: Charged) -> Refusal | None:
+        limits = await self._counted_limits(tenant)
+        jobs = self._jobs.num_running(tenant)
+        if what == "job" and limits.max_jobs is not None and jobs >= limits.max_jobs:
+            detail = f"{jobs} of your jobs are not finished, and {limits.max_jobs} is the most"
+            return Refusal("too_many_jobs", detail, _JOB_SECONDS)
+        return self._admission.charge(tenant, limits)
 
     async def accept(self, tenant: str, name: str, priority: Priority, stored_bytes: int) -> None:
         self._admission.release(tenant, name)
@@ -173,12 +186,13 @@ class Dispatcher:
         self._pace.keep({board_name(*key) for key in steps})
         return Snapshot(len(self._queue), steps)
 
-    async def _run_line(self, record: EditRecord) -> EditRecord | None:
+    async def run_line(self, record: EditRecord, *, is_new: bool) -> EditRecord | None:
         """Queue a job's edit and wait for its end; the record afterwards."""
         key = record.tenant, record.id
         end = asyncio.get_running_loop().create_future()
         self._ends.setdefault(key, []).append(end)
-        self._admission.stored(record.tenant, record.bytes_in)
+        self._admission.release(*key)
+        self._admission.stored(record.tenant, record.bytes_in if is_new else 0)
         self._enqueue(Waiting(record.tenant, record.id, record.priority))
         await end
         return await self._io(self._ledger.read, *key)
@@ -265,9 +279,19 @@ class Dispatcher:
         while True:
             try:
                 await self._rescan()
+                await self._sweep_uploads()
             except FarmError as error:
                 _log.warning("cannot look for accepted edits: %s", type(error).__name__)
             await asyncio.sleep(_RESCAN_SECONDS)
+
+    async def _sweep_uploads(self) -> None:
+        now = time.monotonic()
+        if self._swept is not None and now - self._swept < _UPLOADS_SECONDS:
+            return
+        swept = await self._io(self._ledger.sweep_uploads, time.time() - _UPLOAD_AGE)
+        self._swept = now
+        if swept:
+            _log.info("%d uploads were deleted that are older than a day", swept)
 
     async def _rescan(self) -> None:
         """Everything that has a marker is queued, running, or becomes so."""
@@ -299,6 +323,13 @@ class Dispatcher:
 
     def _count_outputs(self, record: EditRecord) -> None:
         self._admission.stored(record.tenant, sum(record.outputs.values()))
+
+    async def _counted_limits(self, tenant: str) -> TenantLimits:
+        """A tenant's limits, when it is known what it stores already."""
+        limits = self._limits_of(tenant)
+        if limits.max_stored_bytes is not None and tenant not in self._counted:
+            await self._count_stored(tenant)
+        return limits
 
     async def _count_stored(self, tenant: str) -> None:
         self._counted.add(tenant)  # before: one reading of all its records is enough

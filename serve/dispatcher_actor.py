@@ -20,7 +20,7 @@ from serve.admission import Refusal
 from serve.assembly import open_dispatcher
 from serve.convoy import Convoy
 from serve.dispatcher import Dispatcher
-from serve.doors import EditFarm, Snapshot
+from serve.doors import Charged, EditFarm, Snapshot
 from serve.problems import BusyError
 from serve.records import Priority
 from serve.settings import Settings
@@ -64,6 +64,9 @@ class DispatcherShell:
         dispatcher = await self._started()
         answers = (dispatcher.accept(*one) for one in accepted)
         return await asyncio.gather(*answers, return_exceptions=True)
+
+    async def charge(self, tenant: str, what: Charged) -> Refusal | None:
+        return await (await self._started()).charge(tenant, what)
 
     async def release(self, tenant: str, name: str) -> None:
         await (await self._started()).release(tenant, name)
@@ -129,6 +132,9 @@ class RemoteDoor:
 
     async def accept(self, tenant: str, name: str, priority: Priority, stored_bytes: int) -> None:
         _or_raise(await self._accepting.ask((tenant, name, priority, stored_bytes)))
+
+    async def charge(self, tenant: str, what: Charged) -> Refusal | None:
+        return await self._ask("charge", tenant, what)
 
     async def release(self, tenant: str, name: str) -> None:
         await self._ask("release", tenant, name)

@@ -5,12 +5,15 @@ Both have twins without Ray (`serve.inline`), so that everything above is tested
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from farm.results import EditResult
 from farm.runner import PreparedEdit
 from serve.admission import Refusal
 from serve.records import Priority
+
+Charged: TypeAlias = Literal["job", "upload"]
+"""What takes no place in the queue, and is counted as one edit of its tenant's rate."""
 
 
 class EditFarm(Protocol):
@@ -95,6 +98,10 @@ class DispatcherDoor(Protocol):
 
     async def admit(self, tenant: str, name: str, pixels: int) -> Refusal | None:
         """Hold a place for an edit, or say why not."""
+        ...
+
+    async def charge(self, tenant: str, what: Charged) -> Refusal | None:
+        """Count something else than an edit on the tenant's limits, or say why not."""
         ...
 
     async def accept(self, tenant: str, name: str, priority: Priority, stored_bytes: int) -> None:

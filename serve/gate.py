@@ -16,7 +16,7 @@ from serve.problems import NotFoundError, ProblemError
 from serve.settings import TENANT
 
 _LINK_SECONDS = 3600
-_NO_LIMITS = TenantLimits(edits_per_minute=None, max_queued=None)
+_NO_LIMITS = TenantLimits(edits_per_minute=None, max_queued=None, max_jobs=None)
 
 
 class Gate:

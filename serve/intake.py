@@ -90,7 +90,7 @@ class Intake:
         limits: RequestLimits,
         image_stores: Mapping[str, Store],
     ) -> None:
-        self._store, self._limits, self._image_stores = store, limits, image_stores
+        self._store, self.limits, self._image_stores = store, limits, image_stores
         # a folder's path is nobody's business, and would stand in every result
         self.model_set = replace(model_set, name=public_name(model_set))
 
@@ -130,12 +130,15 @@ class Intake:
         """
         return prepare(parse_request(record.request), image, self.model_set, mask=mask)
 
-    def read_named(self, name: str) -> bytes:
-        """An object that a request names as `<store>://<key>`.
+    def read_manifest(self, name: str) -> bytes:
+        """A job's lines, from where `<store>://<key>` names them.
 
         Raises:
-            InvalidRequestError: no such store, or no such object in it.
+            InvalidRequestError: no such store, no such object in it, or it is too large.
         """
+        return self._read_named(name, self.limits.max_manifest_bytes)
+
+    def _read_named(self, name: str, most: int) -> bytes:
         where, separator, key = name.partition("://")
         store = self._image_stores.get(where) if separator else None
         if store is None:
@@ -144,7 +147,7 @@ class Intake:
                 f"{name!r:.80} names no store of this farm (there is {known}): addresses are never "
                 f"fetched; {_MISSING}"
             )
-        return _read(store, key, name)
+        return _read(store, key, name, most)
 
     def _named_image(self, tenant: str, name: Any) -> bytes:
         if not isinstance(name, str) or not name:
@@ -155,7 +158,7 @@ class Intake:
             return _read(self._store, _input(tenant, name.removeprefix(_INPUTS)), name)
         if name.startswith(_UPLOADS):
             return _read(self._store, _upload(tenant, name.removeprefix(_UPLOADS)), name)
-        return self.read_named(name)
+        return self._read_named(name, self.limits.max_image_bytes)
 
     def _mask(self, tenant: str, submission: Submission, fields: dict[str, Any]) -> bytes | None:
         """The mask, attached or named; whether the method takes one is the request's to say."""
@@ -166,7 +169,7 @@ class Intake:
             mask = self._named_image(tenant, fields["mask"])
         elif "mask" in fields:
             raise InvalidRequestError("there are two masks, one attached and one named: send one")
-        decode_image(mask, limits=self._limits.images)
+        decode_image(mask, limits=self.limits.images)
         fields["mask"] = image_digest(mask)
         return mask
 
@@ -176,13 +179,13 @@ class Intake:
         if asked != served:
             raise InvalidRequestError(f"model_set {asked!r:.80} is not served here: {served!r} is")
         request = parse_request(fields)
-        check_request(request, self._limits)
+        check_request(request, self.limits)
         return request
 
     def _check_image(self, image: bytes) -> int:
         if not image:
             return self.model_set.spec.image_size**2
-        decoded = decode_image(image, limits=self._limits.images).image
+        decoded = decode_image(image, limits=self.limits.images).image
         return decoded.shape[-1] * decoded.shape[-2]
 
 
@@ -205,8 +208,12 @@ def _upload(tenant: str, name: str) -> str:
         raise InvalidRequestError("uploads/ is followed by the name of an upload") from error
 
 
-def _read(store: Store, key: str, name: str) -> bytes:
+def _read(store: Store, key: str, name: str, most: int | None = None) -> bytes:
     try:
+        if most is not None and (size := store.size(key)) > most:  # what is not ours to write
+            raise InvalidRequestError(
+                f"{name!r:.200} has {size:,} bytes, and {most:,} is the most: make it smaller"
+            )
         return store.get(key)
     except MissingKeyError as error:
         raise InvalidRequestError(

@@ -8,12 +8,13 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from farm.errors import CorruptArtifactError, FarmError, InvalidRequestError, UnavailableError
+from serve.admission import Refusal
 from serve.edits import cancelled_soon, new_record
 from serve.forms import parse_json_object
 from serve.forms import submission as read_fields
@@ -31,7 +32,24 @@ _KEPT_REFUSALS = 100
 _PICTURE_PAUSES = (1.0, 4.0, 15.0, 60.0)
 """Seconds between tries to read a line's picture: an outage of a minute refuses no line."""
 
-RunLine = Callable[[EditRecord], Awaitable[EditRecord | None]]
+_LONGEST_WAIT = 5.0
+"""Seconds after which a tenant's limit is asked again, as somebody may have made room."""
+
+
+class LineDoor(Protocol):
+    """The dispatcher, to whom a job's lines are edits like others."""
+
+    async def admit(self, tenant: str, name: str, pixels: int) -> Refusal | None:
+        """See `serve.doors.DispatcherDoor`."""
+        ...
+
+    async def release(self, tenant: str, name: str) -> None:
+        """See `serve.doors.DispatcherDoor`."""
+        ...
+
+    async def run_line(self, record: EditRecord, *, is_new: bool) -> EditRecord | None:
+        """Queue an accepted edit and wait for its end; the record afterwards."""
+        ...
 
 
 @dataclass
@@ -42,6 +60,9 @@ class _Tally:
     refusals: dict[int, str] = field(default_factory=dict[int, str])
     noted: float = 0.0
     running: set[str] = field(default_factory=set[str])
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the one line that asks for admission: another would be told the same."""
+    waits_for: str | None = None
 
 
 class JobRunner:
@@ -50,15 +71,15 @@ class JobRunner:
     Args:
         ledger: of records.
         intake: reads manifests and checks lines.
-        run_line: queues an accepted edit and waits for its end.
+        door: to the dispatcher.
         threads: for whatever blocks.
     """
 
     def __init__(
-        self, ledger: Ledger, intake: Intake, run_line: RunLine, threads: ThreadPoolExecutor
+        self, ledger: Ledger, intake: Intake, door: LineDoor, threads: ThreadPoolExecutor
     ) -> None:
         self._ledger, self._intake = ledger, intake
-        self._run_line, self._threads = run_line, threads
+        self._door, self._threads = door, threads
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._tallies: dict[tuple[str, str], _Tally] = {}
 
@@ -70,6 +91,10 @@ class JobRunner:
             task = asyncio.create_task(self._run_for_sure(tenant, name))
             self._tasks[key] = task
             task.add_done_callback(lambda _: self._tasks.pop(key, None))
+
+    def num_running(self, tenant: str) -> int:
+        """A tenant's jobs that have not ended."""
+        return sum(owner == tenant for owner, _ in self._tasks)
 
     def stop(self, tenant: str, name: str) -> list[str]:
         """Start no further line of a job that its record calls cancelled; those that run."""
@@ -105,7 +130,7 @@ class JobRunner:
     async def _run(self, job: JobRecord) -> JobRecord:
         tally = self._tallies[(job.tenant, job.id)] = _Tally()
         try:
-            manifest = await self._io(self._intake.read_named, job.manifest)
+            manifest = await self._manifest(job)
             lines = await self._io(lambda: list(_lines(manifest)))
         except InvalidRequestError as error:
             failure = Failure(code=code_of(error), detail=safe_detail(error))
@@ -132,13 +157,16 @@ class JobRunner:
         tally.running.add(name)
         try:
             record = await self._io(self._ledger.read, job.tenant, name)
+            is_new = record is None
             if record is None:
                 submission, checked = await self._checked(job, name, line)
+                if not await self._admitted(job, name, checked.pixels, tally):
+                    return
                 record = await self._io(self._accept, job, name, submission, checked)
                 if await self._is_over(job):  # cancelled before this edit could be
                     await self._io(self._ledger.change, job.tenant, name, cancelled_soon)
             if not record.is_final:
-                record = await self._run_line(record)
+                record = await self._door.run_line(record, is_new=is_new)
             tally.counts[record.state if record is not None else "deleted"] += 1
         except CorruptArtifactError:
             _log.exception("job %s: the record of line %d cannot be handled", job.id, number)
@@ -148,6 +176,51 @@ class JobRunner:
             _refuse(tally, number, said)
         finally:
             tally.running.discard(name)
+            await self._door.release(job.tenant, name)
+
+    async def _admitted(self, job: JobRecord, name: str, pixels: int, tally: _Tally) -> bool:
+        """Wait until the tenant's limits let one more edit in; False if the job ended before."""
+        async with tally.turn:
+            waited = 0.0
+            try:
+                while refusal := await self._door.admit(job.tenant, name, pixels):
+                    tally.waits_for = refusal.detail
+                    if waited >= _NOTE_SECONDS:
+                        waited = 0.0
+                        if await self._is_over(job):
+                            return False
+                    pause = min(refusal.retry_after, _LONGEST_WAIT)
+                    await asyncio.sleep(pause)
+                    waited += pause
+            finally:
+                tally.waits_for = None
+        return True
+
+    async def _manifest(self, job: JobRecord) -> bytes:
+        """The manifest; where the farm has no right to read it, it is asked for a few times.
+
+        Raises:
+            InvalidRequestError: there is none, or its store does not give it.
+            StoreError: its store, or the farm's own, does not answer.
+        """
+        pauses = iter(_PICTURE_PAUSES)
+        while True:
+            try:
+                return await self._io(self._intake.read_manifest, job.manifest)
+            except InvalidRequestError:
+                raise
+            except FarmError as error:
+                if error.retryable:
+                    raise
+                over = await self._is_over(job)  # raises where no record can be read either
+                pause = next(pauses, None)
+                if over or pause is None:
+                    _log.warning("job %s: no manifest: %s", job.id, error.message)
+                    raise InvalidRequestError(
+                        "the manifest cannot be read: see that the farm has the right to read the "
+                        "object, and that it is not archived"
+                    ) from error
+            await asyncio.sleep(pause)
 
     async def _checked(
         self, job: JobRecord, name: str, line: bytes
@@ -177,6 +250,9 @@ class JobRunner:
             await asyncio.sleep(pause)
 
     def _check(self, job: JobRecord, line: bytes) -> tuple[Submission, CheckedEdit]:
+        most = self._intake.limits.max_json_bytes
+        if len(line) > most:
+            raise InvalidRequestError(f"it has {len(line):,} bytes, and {most:,} is the most")
         fields = {"priority": "batch", **parse_json_object(line)}
         for picture in ("image", "mask"):
             named = fields.get(picture)
@@ -203,12 +279,17 @@ class JobRunner:
             found = await self._io(self._ledger.job, job.tenant, job.id)
         else:
             tally.noted = now
-            counts = {"counts": dict(tally.counts), "refusals": tally.refusals}
+            counts = {
+                "counts": dict(tally.counts),
+                "refusals": tally.refusals,
+                "waits_for": tally.waits_for,
+            }
             found = await self._change(job, counts)
         return found is None or found.is_final
 
     async def _end(self, job: JobRecord, changes: dict[str, Any]) -> JobRecord:
-        return await self._change(job, {**changes, "finished": time.time()}) or job
+        ended = {**changes, "waits_for": None, "finished": time.time()}
+        return await self._change(job, ended) or job
 
     async def _change(self, job: JobRecord, changes: dict[str, Any]) -> JobRecord | None:
         """What a cancelled job has done is still noted; its state stays."""

@@ -7,6 +7,7 @@
 | masks | id of an edit | the mask's, where there is one |
 | jobs | id of a job | `JobRecord` |
 | claims | digest of an `Idempotency-Key` | which edit it stands for |
+| uploads | what `POST /v1/uploads` called it | a picture to be named, for a day |
 
 An edit is accepted when its record is written. Its pending marker is written before, so no accepted
 edit lacks one; a marker without a record is left by a replica that died, and is swept.
@@ -29,6 +30,7 @@ from farm.storage.layout import (
     online_prefix,
     pending_key,
     pending_prefix,
+    tenants_prefix,
 )
 from farm.storage.store import MissingKeyError, Store
 from serve.records import EditRecord, JobRecord
@@ -165,6 +167,20 @@ class Ledger:
         """Remove a marker whose record was never written, and its image."""
         self._drop_pictures(pending.tenant, pending.id)
         self.store.delete(pending_key(pending.tenant, pending.id))
+
+    def sweep_uploads(self, before: float) -> int:
+        """Delete pictures uploaded before that time; how many.
+
+        Args:
+            before: seconds since 1970, by the store's clock.
+        """
+        count = 0
+        for tenant in self.store.names(tenants_prefix()):
+            for entry in self.store.entries(online_prefix(tenant, "uploads")):
+                if entry.modified < before:
+                    self.store.delete(entry.key)
+                    count += 1
+        return count
 
     def pending(self) -> Iterator[Pending]:
         """All markers, of all tenants."""

@@ -37,6 +37,8 @@ class RequestLimits(_Strict):
     """In one request: targets times combinations of parameters, or OpenAI's `n`."""
     max_wait_seconds: Positive = 120
     """Of `Prefer: wait`."""
+    max_manifest_bytes: Positive = 64 * 2**20
+    """Of a job's lines."""
     max_listeners: Positive = 1000
     """Event streams that one replica has open; a tenant may have half of them."""
 
@@ -56,6 +58,8 @@ class TenantLimits(_Strict):
     """Edits accepted and not finished."""
     max_running: Positive | None = None
     """Edits that run at once; further ones wait."""
+    max_jobs: Positive | None = 16
+    """Jobs accepted and not finished."""
     pixels_per_minute: Positive | None = None
     max_stored_bytes: Positive | None = None
     """Images handed in and outputs, as the records count them."""

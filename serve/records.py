@@ -92,6 +92,8 @@ class JobRecord(_Strict):
     """Edits by state; `refused` are lines that are no edit."""
     refusals: dict[int, str] = {}
     """What is wrong with the first of the lines that are no edit."""
+    waits_for: str | None = None
+    """Which limit of the tenant's keeps its next line from being accepted."""
     failure: Failure | None = None
     finished: float | None = None
 

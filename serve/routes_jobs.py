@@ -47,7 +47,7 @@ def job_routes(services: Services) -> APIRouter:
         "",
         status_code=202,
         response_model=JobView,
-        responses=problems(400),
+        responses=problems(400, 429),
         openapi_extra=body,
     )
     async def submit(request: Request, tenant: Caller) -> dict[str, Any]:

@@ -30,9 +30,10 @@ def link_routes(services: Services) -> APIRouter:
         services.gate.check_link(tenant, edit_id, name, expires, signature)
         return file_response(name, await services.edits.output(tenant, edit_id, name))
 
-    @routes.post("/uploads", status_code=201, responses=problems(409))
+    @routes.post("/uploads", status_code=201, responses=problems(409, 429))
     async def upload(tenant: Caller) -> dict[str, Any]:
         """Where to post a picture directly into an S3 store, and its name for a submission."""
+        await services.batches.charge(tenant, "upload")
         most = services.settings.limits.max_image_bytes
         found = await asyncio.to_thread(presign_upload, services.ledger.store, tenant, most)
         if found is None:

@@ -78,6 +78,7 @@ class JobView(BaseModel):
     lines: int | None
     counts: dict[str, int]
     refusals: dict[int, str]
+    waits_for: str | None
     error: FailureView | None
 
 
@@ -138,5 +139,6 @@ def job_view(job: JobRecord) -> dict[str, Any]:
         lines=job.lines,
         counts=job.counts,
         refusals=job.refusals,
+        waits_for=None if job.is_final else job.waits_for,
         error=FailureView(**job.failure.model_dump()) if job.failure else None,
     ).model_dump()

@@ -59,6 +59,11 @@ def tenant_prefix(tenant: str) -> str:
     return _tenant(tenant) + "/"
 
 
+def tenants_prefix() -> str:
+    """For listing all tenants: ends in a slash."""
+    return "tenants/"
+
+
 def inputs_prefix(tenant: str) -> str:
     """For listing: ends in a slash."""
     return _join(_tenant(tenant), "inputs") + "/"

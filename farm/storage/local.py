@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Generator, Iterator, MutableSequence, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -65,7 +66,7 @@ class LocalStore:
             try:
                 return path.read_bytes()
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-                raise MissingKeyError(f"there is no {key!r} in {self.uri}") from error
+                raise self._missing(key) from error
 
     def get_with_version(self, key: str) -> tuple[bytes, Version]:
         data = self.get(key)
@@ -117,6 +118,17 @@ class LocalStore:
         with self._clear_errors("read", key):
             return path.is_file()
 
+    def size(self, key: str) -> int:
+        path = self._path(key)
+        with self._clear_errors("read", key):
+            try:
+                about = path.stat()
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise self._missing(key) from error
+        if not stat.S_ISREG(about.st_mode):
+            raise self._missing(key)
+        return about.st_size
+
     def list(self, prefix: str) -> Iterator[str]:
         validate_prefix(prefix)
         directory, _, _ = prefix.rpartition("/")
@@ -156,7 +168,7 @@ class LocalStore:
             try:
                 shutil.copyfile(stored, path)
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-                raise MissingKeyError(f"there is no {key!r} in {self.uri}") from error
+                raise self._missing(key) from error
 
     def leftovers(self, older_than: float) -> Sequence[Path]:
         """Files of writers that were killed: never part of any object.
@@ -194,6 +206,9 @@ class LocalStore:
                 yield key
             elif deep:
                 yield from self._walk(key.removesuffix("/"), prefix)
+
+    def _missing(self, key: str) -> MissingKeyError:
+        return MissingKeyError(f"there is no {key!r} in {self.uri}")
 
     def _path(self, key: str) -> Path:
         return self.root / validate_key(key)

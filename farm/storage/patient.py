@@ -63,6 +63,9 @@ class PatientStore:
     def exists(self, key: str) -> bool:
         return self._again(lambda: self.store.exists(key))
 
+    def size(self, key: str) -> int:
+        return self._again(lambda: self.store.size(key))
+
     def put_file(self, key: str, path: Path) -> None:
         self._again(lambda: self.store.put_file(key, path))
 

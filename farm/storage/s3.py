@@ -122,6 +122,11 @@ class S3Store:
                 raise
         return True
 
+    def size(self, key: str) -> int:
+        where = self._where(key)
+        with self._clear_errors("read", key), self._clear_absence(key):
+            return self._client.head_object(**where)["ContentLength"]
+
     def list(self, prefix: str) -> Iterator[str]:
         return (entry.key for entry in self.entries(prefix))
 
@@ -226,7 +231,7 @@ class S3Store:
         try:
             yield
         except ClientError as error:
-            if _code(error) == "NoSuchKey":
+            if _code(error) in {"NoSuchKey", "404"}:  # a reply to HEAD has no body to say more
                 raise MissingKeyError(f"there is no {key!r} in {self.uri}") from error
             raise
 

@@ -89,6 +89,10 @@ class Store(Protocol):
         """Whether there is an object under this key."""
         ...
 
+    def size(self, key: str) -> int:
+        """Bytes of the object, which is not read; raises `MissingKeyError` where there is none."""
+        ...
+
     def list(self, prefix: str) -> Iterator[str]:
         """Keys that start with these characters, in the order of their UTF-8 bytes."""
         ...

@@ -119,3 +119,11 @@ def settings(tmp_path, tiny_set):
 async def farm(settings, host):
     async with opened(settings, host) as found:
         yield found
+
+
+class Stuck(InlineFarm):
+    """A farm whose machine is switched off half-way: nothing ever comes back."""
+
+    async def run(self, name, prepared, *, tenant, priority):
+        self.begun = True
+        await asyncio.Event().wait()

@@ -14,13 +14,12 @@ import pytest
 
 from farm.errors import BackboneLostError, EditDivergedError, StoreError
 from farm.storage.layout import online_key, pending_key
-from farm.storage.store import UnusableStoreError
 from serve.gate import Gate
 from serve.inline import InlineFarm
 from serve.ledger import Ledger
 from serve.limits import TenantLimits
-from serve.records import JobRecord, line_id, new_id
-from tests.serve.conftest import PICTURE, QUICK, WORDS, opened, picture, store_of, until
+from serve.records import new_id
+from tests.serve.conftest import PICTURE, Stuck, opened, store_of, until
 
 
 class Scripted(InlineFarm):
@@ -35,14 +34,6 @@ class Scripted(InlineFarm):
         if self.failures:
             raise self.failures.pop(0)
         return await super().run(name, prepared, tenant=tenant, priority=priority)
-
-
-class Stuck(InlineFarm):
-    """A farm whose machine is switched off half-way: nothing ever comes back."""
-
-    async def run(self, name, prepared, *, tenant, priority):
-        self.begun = True
-        await asyncio.Event().wait()
 
 
 @pytest.fixture(autouse=True)
@@ -513,178 +504,3 @@ async def test_a_retry_between_two_tries_of_a_webhook_ends_the_telling_of_the_ol
             record = await told(farm, name)
     assert told_of(receiver) == ["edit.failed", "edit.done", "edit.done"]
     assert (record.webhook.state, record.webhook.attempts) == ("delivered", 2)
-
-
-async def finished(farm, name):
-    """A job at its end."""
-
-    async def look():
-        job = (await farm.client.get(f"/v1/jobs/{name}")).json()
-        return job if job["state"] != "running" else None
-
-    return await until(look)
-
-
-async def test_a_manifest_becomes_edits_and_its_broken_lines_are_told(settings, host, tmp_path):
-    folder = tmp_path / "photos" / "set"
-    folder.mkdir(parents=True)
-    (folder / "ball.png").write_bytes(PICTURE)
-    line = {**WORDS, "image": "ball.png", "parameters": QUICK}
-    lines = [
-        json.dumps(line),
-        json.dumps({**line, "seed": 1, "image": "photos://set/ball.png"}),
-        "",
-        json.dumps({**line, "target_word": "cat"}),
-        "not json",
-        json.dumps({**line, "image": "../../secret.png"}),
-    ]
-    (folder / "edits.jsonl").write_text("\n".join(lines))
-    settings = settings.model_copy(update={"image_stores": {"photos": str(tmp_path / "photos")}})
-    async with opened(settings, host) as farm:
-        body = {"manifest": "photos://set/edits.jsonl", "max_in_flight": 2}
-        response = await farm.client.post("/v1/jobs", json=body)
-        assert response.status_code == 202, response.text
-        name = response.json()["id"]
-        job = await finished(farm, name)
-        assert job["state"] == "done"
-        assert job["counts"] == {"done": 2, "refused": 3}
-        assert set(job["refusals"]) == {"4", "5", "6"}
-        assert job["lines"] == 5
-        edits = (await farm.client.get("/v1/edits", params={"job": name})).json()["data"]
-        assert {edit["priority"] for edit in edits} == {"batch"}
-        assert len(edits) == 2
-        assert [j["id"] for j in (await farm.client.get("/v1/jobs")).json()["data"]] == [name]
-
-
-class Refusing:
-    """A store whose one object fails to be read, each time or so many times."""
-
-    def __init__(self, store, key, error, times=None):
-        self._store, self._key, self._error, self._times = store, key, error, times
-        self.asked = 0
-
-    def __getattr__(self, name):
-        return getattr(self._store, name)
-
-    def get(self, key):
-        if key == self._key:
-            self.asked += 1
-            if self._times is None or self.asked <= self._times:
-                raise self._error
-        return self._store.get(key)
-
-
-def job_of_lines(folder, pictures):
-    """A manifest with a line for each picture, each picture another."""
-    folder.mkdir()
-    lines = []
-    for seed, name in enumerate(pictures):
-        (folder / name).write_bytes(picture(seed))
-        lines.append(json.dumps({**WORDS, "image": name, "parameters": QUICK, "seed": seed}))
-    (folder / "edits.jsonl").write_text("\n".join(lines))
-    return {"manifest": "photos://edits.jsonl", "max_in_flight": 2}
-
-
-@pytest.fixture
-def photos(settings, tmp_path):
-    """Settings with a store of pictures."""
-    return settings.model_copy(update={"image_stores": {"photos": str(tmp_path / "photos")}})
-
-
-@pytest.fixture
-def hurried_jobs(monkeypatch):
-    monkeypatch.setattr("serve.job_runner._PICTURE_PAUSES", (0.01, 0.02))
-    monkeypatch.setattr("serve.job_runner._RETRY_SECONDS", 0.05)
-
-
-@pytest.mark.parametrize(
-    ("error", "times", "asked", "counts"),
-    [
-        (UnusableStoreError("AccessDenied at s3://secret/"), None, 1, {"done": 2, "refused": 1}),
-        (StoreError("InvalidObjectState at s3://secret/"), None, 3, {"done": 2, "refused": 1}),
-        (StoreError("SlowDown"), 2, 3, {"done": 3}),
-    ],
-)
-async def test_a_picture_that_its_store_refuses_refuses_its_line_alone(
-    photos, host, tmp_path, hurried_jobs, error, times, asked, counts
-):
-    body = job_of_lines(tmp_path / "photos", ["a.png", "b.png", "c.png"])
-    async with opened(photos, host) as farm:
-        stores = farm.dispatcher._intake._image_stores
-        store = stores["photos"] = Refusing(stores["photos"], "a.png", error, times)
-        name = (await farm.client.post("/v1/jobs", json=body)).json()["id"]
-        job = await finished(farm, name)
-    assert (job["state"], job["counts"], store.asked) == ("done", counts, asked)
-    assert set(job["refusals"]) == ({"1"} if "refused" in counts else set())
-    assert "secret" not in json.dumps(job)
-
-
-async def test_an_outage_of_the_records_too_refuses_no_line(
-    photos, host, tmp_path, hurried_jobs, monkeypatch
-):
-    body = job_of_lines(tmp_path / "photos", ["a.png"])
-    read, seen = Ledger.read, 0
-    async with opened(photos, host) as farm:
-        stores = farm.dispatcher._intake._image_stores
-        store = stores["photos"] = Refusing(stores["photos"], "a.png", StoreError("down"), 5)
-
-        def down(self, tenant, name):
-            nonlocal seen
-            if seen < store.asked <= 5:  # once after each time that the picture was not there
-                seen = store.asked
-                raise StoreError("down too")
-            return read(self, tenant, name)
-
-        monkeypatch.setattr(Ledger, "read", down)
-        name = (await farm.client.post("/v1/jobs", json=body)).json()["id"]
-        job = await finished(farm, name)
-    assert (job["counts"], store.asked) == ({"done": 1}, 6)  # more than one round has tries
-
-
-async def test_a_damaged_record_is_the_outcome_of_its_line_alone(photos, host, tmp_path):
-    body = job_of_lines(tmp_path / "photos", ["a.png", "b.png"])
-    async with opened(photos, host) as farm:
-        ledger = farm.services.ledger
-        job = JobRecord(id=new_id("j"), tenant="default", created=1.7e9, **body)
-        ledger.store.put(online_key("default", "records", line_id(job, 1)), b"damaged")
-        ledger.open_job(job)
-        await farm.dispatcher.open_job("default", job.id)
-        ended = await finished(farm, job.id)
-    assert ended["counts"] == {"done": 1, "refused": 1}
-    assert "damaged" in ended["refusals"]["1"]
-
-
-async def test_a_job_goes_on_after_a_restart_and_runs_no_line_twice(settings, host, tmp_path):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "ball.png").write_bytes(PICTURE)
-    line = {**WORDS, "image": "ball.png", "parameters": QUICK}
-    lines = [json.dumps({**line, "seed": seed}) for seed in range(5)]
-    (tmp_path / "photos" / "edits.jsonl").write_text("\n".join(lines))
-    settings = settings.model_copy(update={"image_stores": {"photos": str(tmp_path / "photos")}})
-    body = {"manifest": "photos://edits.jsonl", "max_in_flight": 2}
-    async with opened(settings, host, farm=Stuck(host, store_of(settings))) as farm:
-        name = (await farm.client.post("/v1/jobs", json=body)).json()["id"]
-        await until(lambda: list(farm.services.ledger.ids("default")))
-    async with opened(settings, host) as farm:
-        job = await finished(farm, name)
-        assert job["counts"] == {"done": 5}
-        assert len((await farm.client.get("/v1/edits")).json()["data"]) == 5
-
-
-async def test_a_cancelled_job_stops_its_edits_and_starts_no_more(settings, host, tmp_path):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "ball.png").write_bytes(PICTURE)
-    line = {**WORDS, "image": "ball.png", "parameters": {"num_steps": 50, "inner_steps": 400}}
-    lines = [json.dumps({**line, "seed": seed}) for seed in range(50)]
-    (tmp_path / "photos" / "edits.jsonl").write_text("\n".join(lines))
-    settings = settings.model_copy(update={"image_stores": {"photos": str(tmp_path / "photos")}})
-    async with opened(settings, host) as farm:
-        body = {"manifest": "photos://edits.jsonl", "max_in_flight": 2}
-        name = (await farm.client.post("/v1/jobs", json=body)).json()["id"]
-        records = farm.services.ledger.records
-        await until(lambda: any(record.state == "running" for record in records("default")))
-        cancelled = (await farm.client.post(f"/v1/jobs/{name}/cancel")).json()
-        assert cancelled["state"] == "cancelled"
-        await until(lambda: not list(farm.services.ledger.pending()))
-        states = {edit["state"] for edit in (await farm.client.get("/v1/edits")).json()["data"]}
-        assert states == {"cancelled"}

@@ -64,6 +64,9 @@ class WrappedStore:
     def exists(self, key: str) -> bool:
         return self._call("exists", key)
 
+    def size(self, key: str) -> int:
+        return self._call("size", key)
+
     def list(self, prefix: str) -> Iterator[str]:
         return self._call("list", prefix)
 

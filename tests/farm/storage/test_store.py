@@ -36,12 +36,14 @@ def test_what_is_put_is_got(store):
     version = store.put("a/b.bin", data)
     assert store.get("a/b.bin") == data
     assert store.get_with_version("a/b.bin") == (data, version)
+    assert store.size("a/b.bin") == len(data)
     store.put("a/b.bin", b"")
     assert store.get("a/b.bin") == b""
+    assert store.size("a/b.bin") == 0
 
 
 def test_a_missing_key_is_said_to_be_missing(store):
-    for read in (store.get, store.get_with_version):
+    for read in (store.get, store.get_with_version, store.size):
         with pytest.raises(MissingKeyError, match=r"a/b\.bin") as caught:
             read("a/b.bin")
         assert not caught.value.retryable
@@ -55,6 +57,8 @@ def test_delete(store):
     store.put("a/c", b"2")
     assert store.exists("a/b")
     assert not store.exists("a")
+    with pytest.raises(MissingKeyError):
+        store.size("a")
     store.delete("a/b")
     assert not store.exists("a/b")
     assert list(store.list("")) == ["a/c"]
