@@ -250,7 +250,9 @@ def _delete(
             try:
                 objects += _remove_stage(store, tenant, digest)
                 gone.append(digest)
-            except UnavailableError:
+            except StoreError:
+                raise
+            except UnavailableError:  # somebody makes it again
                 kept.append(digest)
     inputs: list[str] = []
     shown = {edit.image for edit in others}

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from farm.errors import EditDivergedError
+from farm.errors import EditDivergedError, StoreError
 from farm.storage.layout import input_key
 from serve.inline import InlineFarm
 from tests.serve.conftest import QUICK, opened, store_of, until
@@ -139,3 +139,21 @@ async def test_a_damaged_choice_can_be_deleted(farm):
     store.put(key, b"{}")
     await delete(farm, one["id"])
     assert (await farm.client.get(f"/v1/edits/{one['id']}")).status_code == 404
+
+
+async def test_a_stage_that_the_store_does_not_delete_is_deleted_when_asked_again(
+    farm, monkeypatch
+):
+    name = (await farm.done())["id"]
+    store = type(farm.services.ledger.store)
+    delete_object, failures = store.delete, [StoreError("gone: try again")]
+
+    def failing(self, key):
+        if "/stages/" in key and failures:
+            raise failures.pop()
+        delete_object(self, key)
+
+    monkeypatch.setattr(store, "delete", failing)
+    assert (await farm.client.delete(f"/v1/edits/{name}")).status_code == 503
+    await delete(farm, name)
+    assert left(farm) == []
