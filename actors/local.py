@@ -13,7 +13,7 @@ from pathlib import Path
 import ray
 from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue] - compiled
 
-from actors.placement import Accelerator
+from actors.placement import Accelerator, backbone_placement
 from actors.pools import has_pools
 from cluster.table import TABLE
 
@@ -26,8 +26,10 @@ def local_ray(
     num_gpus: int | None = None,
     address: str | None = None,
     temp_dir: Path | None = None,
-) -> Generator[None]:
+) -> Generator[bool]:
     """Ray for the time of a `with`; only a Ray that was started here is stopped at the end.
+
+    Gives whether it was started here: such a Ray never gets more machines than this one.
 
     In order: a Ray this process is connected to; `address`; the cluster that the environment
     names, as in a submitted job; else one of our own, without a dashboard, that nobody without its
@@ -41,17 +43,18 @@ def local_ray(
             removed afterwards. Short: sockets lie in it, and their paths end at 107 characters.
     """
     if ray.is_initialized():
-        yield
+        yield False
         return
     if address is None and any(name in os.environ for name in _CLUSTER_VARIABLES):
         address = os.environ.get("RAY_ADDRESS", "auto")
     with ExitStack() as stack:
-        if address is None or address == "local":
+        is_own = address is None or address == "local"
+        if is_own:
             _start(num_cpus, num_gpus, _session_folder(temp_dir, stack))
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         stack.callback(ray.shutdown)
-        yield
+        yield is_own
 
 
 def _start(num_cpus: int | None, num_gpus: int | None, folder: Path) -> None:
@@ -109,6 +112,15 @@ def _session_folder(chosen: Path | None, stack: ExitStack) -> Path:
     # processes that are still ending may write while it is removed
     folder = tempfile.TemporaryDirectory(prefix="farm-", ignore_cleanup_errors=True)
     return Path(stack.enter_context(folder))
+
+
+def most_backbones() -> int:
+    """How many backbones the Ray of this process has room for now, beside a trainer of edits."""
+    row, found = backbone_placement(accelerator()), ray.cluster_resources()
+    most = (found.get("CPU", 0) - TABLE.trainer.num_cpus) / row.num_cpus
+    if row.num_gpus:
+        most = min(most, found.get("GPU", 0) / row.num_gpus)
+    return int(most)
 
 
 def gpu_count() -> int:

@@ -31,6 +31,10 @@ _WAITING_PER_PLACE = 4  # edits drawn ahead, to find some that need no inversion
 _KNOWN_STAGES = 100_000
 _STOP_PATIENCE = 15.0  # seconds between the wish to stop and the end of the process
 _LONGEST_PROBE_PAUSE = 30.0
+_ROOM_SECONDS = 30.0  # without a single edit that has begun, before somebody is told
+_NO_ROOM = (
+    "no edit has begun yet: all wait for room in the cluster (`ray status` tells what is taken)"
+)
 _SLOW_START = 3  # times as long as between two steps: a backbone may have to be loaded first
 _GROWS_AFTER = 16  # edits that went well, for one more beside after memory was short
 
@@ -190,6 +194,7 @@ class Dispatcher:
     _room: int = 0
     _good: int = 0
     _ill_since: float | None = None
+    _cramped_since: float | None = None
     _next_probe: float = 0.0
     _probe_pause: float = 1.0
     _wished: Wish = Wish.run
@@ -351,8 +356,16 @@ class Dispatcher:
     def _heed_no_room(self) -> None:
         """A cluster that begins nothing of what it was given is as one that does not answer."""
         if not self._running or any(edit.seen is not None for edit in self._running.values()):
+            if self._cramped_since is not None:
+                self.note("recovered", {"seconds": self.clock() - self._cramped_since})
+                self._cramped_since = None
             return
-        latest = max(edit.seen_at for edit in self._running.values())
+        name, latest = max(
+            ((name, edit.seen_at) for name, edit in self._running.items()), key=lambda one: one[1]
+        )
+        if self._cramped_since is None and self.clock() - latest > _ROOM_SECONDS:
+            self._cramped_since = latest
+            self.note("waiting", {"edit": name, "error": _NO_ROOM})
         if self.clock() - latest > self.limits.patience:
             self._stop(Stopped.infrastructure)
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import ray
+
 from actors.edits import StoredEdit, open_model_set_farm
 from actors.farm_session import FarmSession
 from actors.flight import Flight
-from actors.local import gpu_count, local_ray
+from actors.local import gpu_count, local_ray, most_backbones
 from farm.calls import Executor
-from farm.errors import FarmError
+from farm.errors import FarmError, InvalidRequestError
 from farm.results import EditResult
 from farm.runner import PreparedEdit
 from farm.storage.patient import PatientStore
@@ -88,12 +90,31 @@ def _open_on_farm(
     max_backbones: int | None,
 ) -> Generator[FarmRunner, None, None]:
     say("starting the farm")
-    with local_ray():
+    with local_ray() as is_own:
         most = max(backbones, gpu_count()) if max_backbones is None else max_backbones
+        if is_own:
+            most = _fitting(backbones, max_backbones, most)
         with open_model_set_farm(
             model_set, replicas=backbones, max_replicas=most, beside=beside
         ) as farm:
             yield FarmRunner(farm, PatientStore(store), tenant)
+
+
+def _fitting(backbones: int, asked: int | None, most: int) -> int:
+    """How many backbones there may be where no other machine will come.
+
+    Raises:
+        InvalidRequestError: more were asked for: they, or every edit, would wait for ever.
+    """
+    room = most_backbones()
+    if max(backbones, asked or 0) > room:
+        found = ray.cluster_resources()
+        has = f"{found.get('CPU', 0):g} CPUs and {found.get('GPU', 0):g} GPUs"
+        raise InvalidRequestError(
+            f"{max(backbones, asked or 0)} backbones do not fit on this machine, which has {has} "
+            f"and needs a bit of a CPU for edits too: ask for {room} at most"
+        )
+    return min(most, room)
 
 
 @contextmanager

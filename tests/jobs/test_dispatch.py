@@ -319,6 +319,26 @@ def test_a_cluster_that_begins_nothing_stops_the_job_when_patience_ends():
     assert outcomes(made, "abc") == {}
     assert made.stopped is Stopped.infrastructure
     assert 60.0 < flight.now < 100.0
+    told = [about for kind, about in made.notes if kind == "waiting"]
+    assert len(told) == 1
+    assert "wait for room" in told[0]["error"]
+
+
+def test_a_cluster_that_has_room_late_is_told_to_be_well_again():
+    class Late(FakeFlight):
+        def finished(self, timeout):
+            if self.now > 45.0:
+                self.trainers = None
+            return super().finished(timeout)
+
+    made = dispatcher(Late(trainers=0), patience=600.0)
+    found = outcomes(made, "abc")
+    assert all(isinstance(outcome, EditResult) for outcome in found.values())
+    kinds = [kind for kind, _ in made.notes]
+    assert kinds.index("waiting") < kinds.index("recovered")
+    assert kinds.count("waiting") == kinds.count("recovered") == 1
+    (seconds,) = [about["seconds"] for kind, about in made.notes if kind == "recovered"]
+    assert 45.0 < seconds < 60.0
 
 
 @pytest.mark.parametrize("ends_with", [EditCancelledError("stopped"), BackboneLostError("gone")])
