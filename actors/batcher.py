@@ -37,11 +37,22 @@ from farm.errors import (
 
 logger = logging.getLogger(__name__)
 
+_DEVICE_PATIENCE = 10.0
+"""Seconds for a device to compute a little, after an error of its."""
 _MEMORY_ERRORS = (MemoryError, torch.OutOfMemoryError)
 
 Work: TypeAlias = Call | Paused
 RunStep: TypeAlias = Callable[[Sequence[Work]], Sequence[Outcome | Paused]]
 """Computes work of one key in one batch: outcomes in its order, or where it is paused."""
+
+
+def try_device() -> None:
+    """Compute a little; raises where the device is lost to this process.
+
+    Some errors of CUDA's are of one step alone, as a grid that is too large.
+    """
+    torch.cuda.synchronize()
+    torch.zeros(1, device="cuda").add_(1).item()
 
 
 class Batcher:
@@ -60,6 +71,8 @@ class Batcher:
             Runs in the compute thread.
         on_hang: called when a step was given up, or broke the device; the process is lost then, and
             nothing more is computed: whoever owns it should end it.
+        try_device: raises where the device is lost; asked in the compute thread, after an error of
+            the device.
         clock: seconds, monotonic.
     """
 
@@ -71,11 +84,13 @@ class Batcher:
         gauge: MemoryGauge | None = None,
         make_room: Callable[[], bool] = lambda: False,
         on_hang: Callable[[], None] = lambda: None,
+        try_device: Callable[[], None] = try_device,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._run_step = run_step
         self._limits = limits or Limits()
         self._make_room, self._on_hang, self._clock = make_room, on_hang, clock
+        self._try_device = try_device
         self._room = WaitingRoom(self._limits, gauge)
         self._tally = Tally(clock)
         self._anticipation = Anticipation(self._limits.linger)
@@ -185,7 +200,7 @@ class Batcher:
         self._running = []
         seconds = self._tally.stopped()
         error = running.exception()
-        if error is not None and _breaks_device(error):
+        if error is not None and _may_break_device(error) and not await self._device_answers():
             self._give_up_broken(items, error)
             return
         if error is not None and len(items) > 1:
@@ -198,6 +213,11 @@ class Batcher:
         chosen.record.gathering.answered(answered, self._clock())
         for item, result in zip(items, results, strict=True):
             self._next(item, result)
+
+    async def _device_answers(self) -> bool:
+        trying = asyncio.get_running_loop().run_in_executor(self._thread, self._try_device)
+        done, _ = await asyncio.wait({trying}, timeout=_DEVICE_PATIENCE)
+        return bool(done) and trying.exception() is None
 
     async def _part(self, items: list[Item], chosen: Chosen, error: BaseException) -> None:
         if _is_short_of_memory(error):
@@ -343,8 +363,8 @@ def _is_short_of_memory(error: BaseException) -> bool:
     return isinstance(error, _MEMORY_ERRORS)
 
 
-def _breaks_device(error: BaseException) -> bool:
-    """Whether this process can hardly use its device any more (illegal access, ECC, XID)."""
+def _may_break_device(error: BaseException) -> bool:
+    """Whether this process may be unable to use its device any more (illegal access, ECC, XID)."""
     return isinstance(error, torch.AcceleratorError) and not _is_short_of_memory(error)
 
 

@@ -45,7 +45,7 @@ class CudaGauge:
         self._before = 0
         self._promised: Callable[[], int] = lambda: 0
         if fraction < 1:
-            torch.cuda.set_per_process_memory_fraction(fraction, self._device)
+            torch.cuda.set_per_process_memory_fraction(fraction, self._index)
 
     def leave(self, promised: Callable[[], int]) -> None:
         """Leave so many bytes to others of this process: caches that are not full yet."""

@@ -35,6 +35,7 @@ _ROOM_SECONDS = 30.0  # without a single edit that has begun, before somebody is
 _NO_ROOM = (
     "no edit has begun yet: all wait for room in the cluster (`ray status` tells what is taken)"
 )
+_MOST_EXCUSES = 3  # of one edit that hung while the machine was ill: it may be what makes it so
 _SLOW_START = 3  # times as long as between two steps: a backbone may have to be loaded first
 _GROWS_AFTER = 16  # edits that went well, for one more beside after memory was short
 
@@ -140,6 +141,7 @@ class _Edit:
     hung: bool = False
     excused: bool = False
     """Whether the machine was ill when it was found to hang."""
+    excuses: int = 0
     stopping_since: float | None = None
     forced: bool = False
 
@@ -212,7 +214,9 @@ class Dispatcher:
             self._heed_wish()  # somebody may have changed his mind while the farm started
             while True:
                 if self.stopped is None:
+                    before = self.clock()
                     exhausted = exhausted or self._draw(source)
+                    self._stood_still(self.clock() - before)
                     self._start()
                 if not self._running and (self.stopped or (exhausted and not self._waiting)):
                     return
@@ -226,10 +230,17 @@ class Dispatcher:
                     if last is not None:
                         seconds = self.clock() - (edit.started or 0.0)
                         tries = edit.tries.total + isinstance(last, EditResult)
+                        before = self.clock()
                         yield Ended(name, last, seconds, tries)
+                        self._stood_still(self.clock() - before)
                 self._look()
         finally:
             self.flight.close()
+
+    def _stood_still(self, seconds: float) -> None:
+        """Nobody listened meanwhile, so whoever runs may have gone on, or ended."""
+        for edit in self._running.values():
+            edit.seen_at += seconds
 
     def _draw(self, source: Iterator[tuple[str, PreparedEdit]]) -> bool:
         """Fill the waiting room until enough of it can start; whether the source is exhausted."""
@@ -309,8 +320,13 @@ class Dispatcher:
     def _is_nobodys(self, edit: _Edit, kind: FailureKind) -> bool:
         """Whether it failed because the machine is ill, so that it does not count."""
         if kind is FailureKind.hung:
-            return edit.excused
-        return kind is FailureKind.transient and self._is_ill()
+            nobodys = edit.excused
+        else:
+            nobodys = kind is FailureKind.transient and self._is_ill()
+        if nobodys and edit.hung:
+            edit.excuses += 1
+            return edit.excuses <= _MOST_EXCUSES  # the machine is well again without it, each time
+        return nobodys
 
     def _went_well(self, edit: _Edit, result: EditResult) -> None:
         self.spent += 0.0 if result.reused else result.provenance.accelerator_seconds

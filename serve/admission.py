@@ -6,6 +6,7 @@ One process decides for all replicas of the HTTP side, so that limits hold howev
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import ceil
 
 from serve.limits import TenantLimits
 
@@ -31,12 +32,18 @@ class Bucket:
     level: float
     updated: float
 
-    def wait_for(self, amount: float, now: float) -> float:
-        """Seconds until that many tokens are there; 0 if they are."""
+    def wait_for(self, amount: float, now: float, spare: float = 0.0) -> float:
+        """Seconds until that many tokens are there; 0 if they are.
+
+        Args:
+            amount: of tokens.
+            now: in seconds.
+            spare: share of a minute's tokens that must be left after.
+        """
         rate = self.per_minute / 60
         self.level = min(self.per_minute, self.level + (now - self.updated) * rate)
         self.updated = now
-        wanted = min(amount, self.per_minute)  # else it would never be let in
+        wanted = min(amount + spare * self.per_minute, self.per_minute)  # else it never would be
         return max(0.0, (wanted - self.level) / rate)
 
     def take(self, amount: float) -> None:
@@ -72,6 +79,7 @@ class Admission:
         pixels: int,
         waiting: int,
         waiting_of_tenant: int,
+        spare: float = 0.0,
     ) -> Refusal | None:
         """Hold a place for an edit, or say why not.
 
@@ -82,6 +90,7 @@ class Admission:
             pixels: of its image.
             waiting: edits of all tenants that are not finished.
             waiting_of_tenant: those of this one.
+            spare: share of the tenant's limits that must be left for others of its edits.
         """
         now = self._clock()
         account = self._account(tenant)
@@ -90,10 +99,10 @@ class Admission:
         if waiting + held >= self._max_queue:
             return Refusal("queue_full", "the farm's queue is full", _BUSY_SECONDS)
         own = waiting_of_tenant + len(account.reserved)
-        if limits.max_queued is not None and own >= limits.max_queued:
+        if limits.max_queued is not None and own >= ceil(limits.max_queued * (1 - spare)):
             detail = f"{own} of your edits are not finished, and {limits.max_queued} is the most"
             return Refusal("too_many_edits", detail, _BUSY_SECONDS)
-        refusal = _no_storage(account, limits) or _charge(account, limits, pixels, now)
+        refusal = _no_storage(account, limits) or _charge(account, limits, pixels, now, spare)
         if refusal is None:
             account.reserved[name] = now + _RESERVED_SECONDS
         return refusal
@@ -101,7 +110,7 @@ class Admission:
     def charge(self, tenant: str, limits: TenantLimits) -> Refusal | None:
         """Count what needs no place as one edit of the tenant's rate, or say why not."""
         account = self._account(tenant)
-        return _no_storage(account, limits) or _charge(account, limits, 0, self._clock())
+        return _no_storage(account, limits) or _charge(account, limits, 0, self._clock(), 0.0)
 
     def release(self, tenant: str, name: str) -> None:
         """The place is no longer held: its edit is in the queue, or will never come."""
@@ -135,7 +144,9 @@ def _no_storage(account: _Account, limits: TenantLimits) -> Refusal | None:
     return Refusal("storage_full", detail, 60.0)
 
 
-def _charge(account: _Account, limits: TenantLimits, pixels: int, now: float) -> Refusal | None:
+def _charge(
+    account: _Account, limits: TenantLimits, pixels: int, now: float, spare: float
+) -> Refusal | None:
     costs = {
         "edits_per_minute": (limits.edits_per_minute, 1.0),
         "pixels_per_minute": (limits.pixels_per_minute, float(pixels)),
@@ -146,7 +157,7 @@ def _charge(account: _Account, limits: TenantLimits, pixels: int, now: float) ->
             continue
         bucket = account.buckets.setdefault(kind, Bucket(limit, limit, now))
         bucket.per_minute = limit  # the operator may have changed it
-        wait = bucket.wait_for(cost, now)
+        wait = bucket.wait_for(cost, now, spare)
         if wait > 0:
             detail = f"more than {limit:,} {kind.replace('_', ' ')}"
             return Refusal("rate_limited", detail, wait)

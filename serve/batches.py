@@ -30,27 +30,33 @@ class Batches:
             InvalidRequestError: there is no such manifest, or it is too large.
             ProblemError: a limit is reached.
         """
-        await self.charge(tenant, "job")
-        await asyncio.to_thread(self._intake.read_manifest, manifest)
-        job = JobRecord(
-            id=new_id("j"),
-            tenant=tenant,
-            manifest=manifest,
-            max_in_flight=max_in_flight,
-            created=time.time(),
-        )
-        await asyncio.to_thread(self._ledger.open_job, job)
+        name = new_id("j")
+        await self.charge(tenant, "job", name)
+        try:
+            await asyncio.to_thread(self._intake.read_manifest, manifest)
+            job = JobRecord(
+                id=name,
+                tenant=tenant,
+                manifest=manifest,
+                max_in_flight=max_in_flight,
+                created=time.time(),
+            )
+            await asyncio.to_thread(self._ledger.open_job, job)
+        except BaseException:
+            with suppress(BusyError):
+                await self._door.release(tenant, name)
+            raise
         with suppress(BusyError):  # it is durable: whoever dispatches next will find it
             await self._door.open_job(tenant, job.id)
         return job
 
-    async def charge(self, tenant: str, what: Charged) -> None:
-        """Count something else than an edit on the tenant's limits.
+    async def charge(self, tenant: str, what: Charged, name: str = "") -> None:
+        """Count something else than an edit on the tenant's limits; a job by its id.
 
         Raises:
             TooManyError: one is reached.
         """
-        refusal = await self._door.charge(tenant, what)
+        refusal = await self._door.charge(tenant, what, name)
         if refusal is not None:
             raise TooManyError(refusal.code, refusal.detail, refusal.retry_after)
 

@@ -36,6 +36,10 @@ _SNAPSHOT_SECONDS = 0.2
 _ORPHAN_SECONDS = 120.0
 """Age from which a marker without a record is left over from a dead replica."""
 _LONGEST_PAUSE = 30.0
+_SPARE = 0.25
+"""Share of a tenant's limits that lines of jobs leave to edits that come one by one."""
+_OPENING_SECONDS = 120.0
+"""How long a place is held for a job whose manifest is being read."""
 _JOB_SECONDS = 60.0
 """When to ask again for a job, of one's own that have not ended."""
 _UPLOAD_AGE = 86_400.0
@@ -90,7 +94,7 @@ class Dispatcher:
         self._snapshot: tuple[float, Snapshot] = (-1.0, Snapshot())
         self._counted: set[str] = set()
         self._closing = False
-        self._swept: float | None = None
+        self._opening: dict[tuple[str, str], float] = {}
         self._ends: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
         self._attempts = Attempts(
             ledger,
@@ -107,6 +111,7 @@ class Dispatcher:
         """Take up what was accepted and not finished, and go on looking for it."""
         self._farm.start()
         self._spawn(self._rescan_for_ever())
+        self._spawn(self._sweep_uploads_for_ever())
 
     async def close(self) -> None:
         """End all tasks; edits that run are left to the next dispatcher."""
@@ -120,6 +125,9 @@ class Dispatcher:
         self._threads.shutdown(wait=True)
 
     async def admit(self, tenant: str, name: str, pixels: int) -> Refusal | None:
+        return await self._admit(tenant, name, pixels, spare=0.0)
+
+    async def _admit(self, tenant: str, name: str, pixels: int, *, spare: float) -> Refusal | None:
         limits = await self._counted_limits(tenant)
         return self._admission.admit(
             tenant,
@@ -128,15 +136,30 @@ class Dispatcher:
             pixels=pixels,
             waiting=len(self._queue) + len(self._running),
             waiting_of_tenant=self._queue.count(tenant) + self._num_running(tenant),
+            spare=spare,
         )
 
-    async def charge(self, tenant: str, what: Charged) -> Refusal | None:
+    async def admit_line(self, tenant: str, name: str, pixels: int) -> Refusal | None:
+        """As `admit`, but some of the tenant's limits is left for edits that somebody waits for.
+
+        A line waits here and would be there at the very moment when a limit lets one more in.
+        """
+        return await self._admit(tenant, name, pixels, spare=_SPARE)
+
+    async def charge(self, tenant: str, what: Charged, name: str) -> Refusal | None:
         limits = await self._counted_limits(tenant)
-        jobs = self._jobs.num_running(tenant)
-        if what == "job" and limits.max_jobs is not None and jobs >= limits.max_jobs:
+        if what == "upload":
+            return self._admission.charge(tenant, limits)
+        now = time.monotonic()
+        self._opening = {key: until for key, until in self._opening.items() if until > now}
+        jobs = self._jobs.num_running(tenant) + sum(owner == tenant for owner, _ in self._opening)
+        if limits.max_jobs is not None and jobs >= limits.max_jobs:
             detail = f"{jobs} of your jobs are not finished, and {limits.max_jobs} is the most"
             return Refusal("too_many_jobs", detail, _JOB_SECONDS)
-        return self._admission.charge(tenant, limits)
+        refusal = self._admission.charge(tenant, limits)
+        if refusal is None:
+            self._opening[(tenant, name)] = now + _OPENING_SECONDS
+        return refusal
 
     async def accept(self, tenant: str, name: str, priority: Priority, stored_bytes: int) -> None:
         self._admission.release(tenant, name)
@@ -145,6 +168,7 @@ class Dispatcher:
 
     async def release(self, tenant: str, name: str) -> None:
         self._admission.release(tenant, name)
+        self._opening.pop((tenant, name), None)
 
     async def cancel(self, tenant: str, name: str) -> None:
         """See `DispatcherDoor`; what waits is ended at once, what runs between two of its steps."""
@@ -159,6 +183,7 @@ class Dispatcher:
             self._start(Waiting(tenant, name, "interactive"))  # sees the wish, and ends it
 
     async def open_job(self, tenant: str, name: str) -> None:
+        self._opening.pop((tenant, name), None)
         self._jobs.start(tenant, name)
 
     async def snapshot(self, looked_at: Collection[tuple[str, str]] = ()) -> Snapshot:
@@ -186,13 +211,16 @@ class Dispatcher:
         self._pace.keep({board_name(*key) for key in steps})
         return Snapshot(len(self._queue), steps)
 
-    async def run_line(self, record: EditRecord, *, is_new: bool) -> EditRecord | None:
+    def line_accepted(self, record: EditRecord) -> None:
+        """Count what a job's edit keeps; its record is in the store."""
+        self._admission.stored(record.tenant, record.bytes_in)
+
+    async def run_line(self, record: EditRecord) -> EditRecord | None:
         """Queue a job's edit and wait for its end; the record afterwards."""
         key = record.tenant, record.id
         end = asyncio.get_running_loop().create_future()
         self._ends.setdefault(key, []).append(end)
         self._admission.release(*key)
-        self._admission.stored(record.tenant, record.bytes_in if is_new else 0)
         self._enqueue(Waiting(record.tenant, record.id, record.priority))
         await end
         return await self._io(self._ledger.read, *key)
@@ -279,19 +307,18 @@ class Dispatcher:
         while True:
             try:
                 await self._rescan()
-                await self._sweep_uploads()
             except FarmError as error:
                 _log.warning("cannot look for accepted edits: %s", type(error).__name__)
             await asyncio.sleep(_RESCAN_SECONDS)
 
-    async def _sweep_uploads(self) -> None:
-        now = time.monotonic()
-        if self._swept is not None and now - self._swept < _UPLOADS_SECONDS:
-            return
-        swept = await self._io(self._ledger.sweep_uploads, time.time() - _UPLOAD_AGE)
-        self._swept = now
-        if swept:
-            _log.info("%d uploads were deleted that are older than a day", swept)
+    async def _sweep_uploads_for_ever(self) -> None:
+        while True:
+            try:
+                swept = await self._io(self._ledger.sweep_uploads, time.time() - _UPLOAD_AGE)
+                _log.info("%d uploads were deleted that are older than a day", swept)
+            except FarmError as error:
+                _log.warning("cannot look for old uploads: %s", type(error).__name__)
+            await asyncio.sleep(_UPLOADS_SECONDS)
 
     async def _rescan(self) -> None:
         """Everything that has a marker is queued, running, or becomes so."""

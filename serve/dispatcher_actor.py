@@ -65,8 +65,8 @@ class DispatcherShell:
         answers = (dispatcher.accept(*one) for one in accepted)
         return await asyncio.gather(*answers, return_exceptions=True)
 
-    async def charge(self, tenant: str, what: Charged) -> Refusal | None:
-        return await (await self._started()).charge(tenant, what)
+    async def charge(self, tenant: str, what: Charged, name: str) -> Refusal | None:
+        return await (await self._started()).charge(tenant, what, name)
 
     async def release(self, tenant: str, name: str) -> None:
         await (await self._started()).release(tenant, name)
@@ -133,8 +133,8 @@ class RemoteDoor:
     async def accept(self, tenant: str, name: str, priority: Priority, stored_bytes: int) -> None:
         _or_raise(await self._accepting.ask((tenant, name, priority, stored_bytes)))
 
-    async def charge(self, tenant: str, what: Charged) -> Refusal | None:
-        return await self._ask("charge", tenant, what)
+    async def charge(self, tenant: str, what: Charged, name: str) -> Refusal | None:
+        return await self._ask("charge", tenant, what, name)
 
     async def release(self, tenant: str, name: str) -> None:
         await self._ask("release", tenant, name)

@@ -100,8 +100,11 @@ class DispatcherDoor(Protocol):
         """Hold a place for an edit, or say why not."""
         ...
 
-    async def charge(self, tenant: str, what: Charged) -> Refusal | None:
-        """Count something else than an edit on the tenant's limits, or say why not."""
+    async def charge(self, tenant: str, what: Charged, name: str) -> Refusal | None:
+        """Count something else than an edit on the tenant's limits, or say why not.
+
+        A job has a place then, until it is opened or released.
+        """
         ...
 
     async def accept(self, tenant: str, name: str, priority: Priority, stored_bytes: int) -> None:
@@ -109,7 +112,7 @@ class DispatcherDoor(Protocol):
         ...
 
     async def release(self, tenant: str, name: str) -> None:
-        """The edit's record will never be in the store."""
+        """The edit's, or job's, record will never be in the store."""
         ...
 
     async def cancel(self, tenant: str, name: str) -> None:

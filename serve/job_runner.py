@@ -6,12 +6,13 @@ the edits that exist already.
 
 import asyncio
 import logging
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 from farm.errors import CorruptArtifactError, FarmError, InvalidRequestError, UnavailableError
 from serve.admission import Refusal
@@ -39,15 +40,19 @@ _LONGEST_WAIT = 5.0
 class LineDoor(Protocol):
     """The dispatcher, to whom a job's lines are edits like others."""
 
-    async def admit(self, tenant: str, name: str, pixels: int) -> Refusal | None:
-        """See `serve.doors.DispatcherDoor`."""
+    async def admit_line(self, tenant: str, name: str, pixels: int) -> Refusal | None:
+        """Hold a place for a line's edit, or say why not."""
         ...
 
     async def release(self, tenant: str, name: str) -> None:
         """See `serve.doors.DispatcherDoor`."""
         ...
 
-    async def run_line(self, record: EditRecord, *, is_new: bool) -> EditRecord | None:
+    def line_accepted(self, record: EditRecord) -> None:
+        """The edit's record is in the store now."""
+        ...
+
+    async def run_line(self, record: EditRecord) -> EditRecord | None:
         """Queue an accepted edit and wait for its end; the record afterwards."""
         ...
 
@@ -130,15 +135,16 @@ class JobRunner:
     async def _run(self, job: JobRecord) -> JobRecord:
         tally = self._tallies[(job.tenant, job.id)] = _Tally()
         try:
-            manifest = await self._manifest(job)
-            lines = await self._io(lambda: list(_lines(manifest)))
+            manifest = await self._io(_spooled, await self._manifest(job))
         except InvalidRequestError as error:
             failure = Failure(code=code_of(error), detail=safe_detail(error))
             return await self._end(job, {"state": "failed", "failure": failure})
         room = asyncio.Semaphore(job.max_in_flight)
+        num_lines = 0
         try:
             async with asyncio.TaskGroup() as group:
-                for number, line in lines:
+                for number, line in _lines(manifest):
+                    num_lines += 1
                     await room.acquire()
                     if await self._is_over(job):
                         break
@@ -149,24 +155,24 @@ class JobRunner:
             if foreseen is None:
                 raise
             raise foreseen.exceptions[0] from group
+        finally:
+            manifest.close()
         ended = {"state": "done", "counts": dict(tally.counts), "refusals": tally.refusals}
-        return await self._end(job, {**ended, "lines": len(lines)})
+        return await self._end(job, {**ended, "lines": num_lines})
 
     async def _line(self, job: JobRecord, number: int, line: bytes, tally: _Tally) -> None:
         name = line_id(job, number)
         tally.running.add(name)
         try:
             record = await self._io(self._ledger.read, job.tenant, name)
-            is_new = record is None
             if record is None:
-                submission, checked = await self._checked(job, name, line)
-                if not await self._admitted(job, name, checked.pixels, tally):
+                record = await self._taken(job, name, line, tally)
+                if record is None:
                     return
-                record = await self._io(self._accept, job, name, submission, checked)
                 if await self._is_over(job):  # cancelled before this edit could be
                     await self._io(self._ledger.change, job.tenant, name, cancelled_soon)
             if not record.is_final:
-                record = await self._door.run_line(record, is_new=is_new)
+                record = await self._door.run_line(record)
             tally.counts[record.state if record is not None else "deleted"] += 1
         except CorruptArtifactError:
             _log.exception("job %s: the record of line %d cannot be handled", job.id, number)
@@ -178,23 +184,47 @@ class JobRunner:
             tally.running.discard(name)
             await self._door.release(job.tenant, name)
 
+    async def _taken(
+        self, job: JobRecord, name: str, line: bytes, tally: _Tally
+    ) -> EditRecord | None:
+        """A line as an accepted edit, when its tenant's limits let it in; None: the job is over.
+
+        While it waits nothing is held of its pictures, which are read again then.
+        """
+        submission, checked = await self._checked(job, name, line)
+        if await self._door.admit_line(job.tenant, name, checked.pixels) is not None:
+            pixels = checked.pixels
+            del submission, checked
+            if not await self._admitted(job, name, pixels, tally):
+                return None
+            submission, checked = await self._checked(job, name, line)
+
+        async def take() -> EditRecord:
+            record = await self._io(self._accept, job, name, submission, checked)
+            self._door.line_accepted(record)
+            return record
+
+        return await asyncio.shield(asyncio.create_task(take()))  # counted if it is accepted
+
     async def _admitted(self, job: JobRecord, name: str, pixels: int, tally: _Tally) -> bool:
         """Wait until the tenant's limits let one more edit in; False if the job ended before."""
         async with tally.turn:
-            waited = 0.0
+            waited = _NOTE_SECONDS
             try:
-                while refusal := await self._door.admit(job.tenant, name, pixels):
-                    tally.waits_for = refusal.detail
+                while True:
                     if waited >= _NOTE_SECONDS:
                         waited = 0.0
                         if await self._is_over(job):
                             return False
+                    refusal = await self._door.admit_line(job.tenant, name, pixels)
+                    if refusal is None:
+                        return True
+                    tally.waits_for = refusal.detail
                     pause = min(refusal.retry_after, _LONGEST_WAIT)
                     await asyncio.sleep(pause)
                     waited += pause
             finally:
                 tally.waits_for = None
-        return True
 
     async def _manifest(self, job: JobRecord) -> bytes:
         """The manifest; where the farm has no right to read it, it is asked for a few times.
@@ -232,7 +262,9 @@ class JobRunner:
             StoreError: the farm's own store does not answer either, so no line is to blame.
         """
         pauses = iter(_PICTURE_PAUSES)
+        tried = 0
         while True:
+            tried += 1
             try:
                 return await self._io(self._check, job, line)
             except InvalidRequestError:
@@ -241,7 +273,9 @@ class JobRunner:
                 # raises where the records cannot be read: then the job begins again, as ever
                 await self._io(self._ledger.read, job.tenant, name)
                 pause = next(pauses, None)
-                if not error.retryable or pause is None or await self._is_over(job):
+                # credentials may have been renewed meanwhile: a second try has the new ones
+                refused = tried > 1 and not error.retryable
+                if refused or pause is None or await self._is_over(job):
                     _log.warning("job %s: a line is refused: %s", job.id, error.message)
                     raise InvalidRequestError(
                         "its picture or mask cannot be read: see that the farm has the right to "
@@ -310,7 +344,15 @@ def _refuse(tally: _Tally, number: int, detail: str) -> None:
         tally.refusals[number] = detail
 
 
-def _lines(manifest: bytes) -> Iterator[tuple[int, bytes]]:
-    for number, line in enumerate(manifest.splitlines(), start=1):
+def _spooled(manifest: bytes) -> IO[bytes]:
+    """A manifest in a file that nobody else sees: a job may run for days."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever asked closes it
+    file.write(manifest)
+    file.seek(0)
+    return file
+
+
+def _lines(manifest: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    for number, line in enumerate(manifest, start=1):
         if line.strip():
             yield number, line

@@ -43,17 +43,18 @@ def bytes_left(device: str) -> int | None:
     """
     if torch.device(device).type != "cuda":
         return None
-    free, total = torch.cuda.mem_get_info(device)
-    used = torch.cuda.memory_allocated(device)
-    own = int(total * torch.cuda.get_per_process_memory_fraction(device)) - used
-    return min(own, free + torch.cuda.memory_reserved(device) - used)
+    number = torch.device(device).index  # None is the present one; shares take no bare "cuda"
+    free, total = torch.cuda.mem_get_info(number)
+    used = torch.cuda.memory_allocated(number)
+    own = int(total * torch.cuda.get_per_process_memory_fraction(number)) - used
+    return min(own, free + torch.cuda.memory_reserved(number) - used)
 
 
 def batch_room(device: str) -> int:
     """Bytes to leave for what is computed; less where this process has a share of the device."""
     if torch.device(device).type != "cuda":
         return BATCH_ROOM
-    share = torch.cuda.get_per_process_memory_fraction(device)
+    share = torch.cuda.get_per_process_memory_fraction(torch.device(device).index)
     return max(SMALLEST_ROOM, int(BATCH_ROOM * share))
 
 

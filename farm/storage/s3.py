@@ -125,7 +125,14 @@ class S3Store:
     def size(self, key: str) -> int:
         where = self._where(key)
         with self._clear_errors("read", key), self._clear_absence(key):
-            return self._client.head_object(**where)["ContentLength"]
+            try:  # one byte, as a reply to HEAD does not say what was wrong
+                reply = self._client.get_object(Range="bytes=0-0", **where)
+            except ClientError as error:
+                if _code(error) in {"InvalidRange", "416"}:
+                    return 0
+                raise
+            with closing(reply["Body"]):
+                return int(reply["ContentRange"].rpartition("/")[2])
 
     def list(self, prefix: str) -> Iterator[str]:
         return (entry.key for entry in self.entries(prefix))
@@ -231,7 +238,7 @@ class S3Store:
         try:
             yield
         except ClientError as error:
-            if _code(error) in {"NoSuchKey", "404"}:  # a reply to HEAD has no body to say more
+            if _code(error) == "NoSuchKey":
                 raise MissingKeyError(f"there is no {key!r} in {self.uri}") from error
             raise
 
@@ -246,6 +253,7 @@ class S3Store:
                 raise StoreError(f"{where}: {error}; try again") from error
             if _code(error) in _OLD_CREDENTIALS:
                 _client_of_process.cache_clear()  # the next one looks for renewed ones
+                raise NoCredentialsYetError(f"{where}: {error}; {hint}") from error
             raise UnusableStoreError(f"{where}: {error}; {hint}") from error
         except NoCredentialsError as error:
             # A client looks for them once, when it is made; Ray lets a process live on for others.

@@ -45,7 +45,10 @@ class UnusableStoreError(StoreError):
 
 
 class NoCredentialsYetError(StoreError):
-    """No credentials were found; a machine's own come from a service that may be late."""
+    """No credentials were found, or old ones: a machine's own come from a service, in time or late.
+
+    Retryable: whoever asks next looks for new ones.
+    """
 
 
 @runtime_checkable

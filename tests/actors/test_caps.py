@@ -116,12 +116,18 @@ def test_room_is_neither_what_captured_steps_keep_nor_what_caches_will_fill(monk
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (4, 24))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 8)
     monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    shares: list[tuple[float, object]] = []
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda *asked: shares.append(asked)
+    )
     gauge = CudaGauge("cuda:0")
     assert gauge.room() == 4 + (5 - 2)
     gauge.leave(lambda: 2)
     assert gauge.room() == 5
-    assert CudaGauge("cuda:0", 0.25).room() == 6 - (8 - 3)
+    for device in ("cuda:0", "cuda"):
+        assert CudaGauge(device, 0.25).room() == 6 - (8 - 3)
+    assert shares == [(0.25, 0), (0.25, 0)], "CUDA takes a number here, and no bare device"
 
 
 def test_a_small_batch_says_nothing_about_a_larger_one() -> None:

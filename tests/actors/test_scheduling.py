@@ -334,6 +334,34 @@ async def test_a_step_that_hangs_is_given_up_and_said_so() -> None:
     await batcher.close()
 
 
+def dead() -> None:
+    raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+
+async def test_an_error_of_one_step_alone_fails_its_item_and_nothing_else() -> None:
+    """CUDA calls many things an error that leave the device as it was."""
+    host, lost, tried = SteppingHost(), threading.Event(), 0
+
+    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+        if any(float(item.arrays["value"]) == 3 for item in items if isinstance(item, Call)):
+            raise torch.AcceleratorError("CUDA error: invalid configuration argument")
+        return host.run_step(items)
+
+    def alive() -> None:
+        nonlocal tried
+        tried += 1
+
+    batcher = Batcher(run_step, Limits(max_batch=8), on_hang=lost.set, try_device=alive)
+    outcomes = await batcher.answer_all([call(value) for value in range(8)])
+    await batcher.close()
+    failed = outcomes.pop(3)
+    assert isinstance(failed, EditFailedError)
+    assert "invalid configuration" in failed.message
+    assert [value_of(o) for o in outcomes] == [0, 1, 2, 4, 5, 6, 7]
+    assert tried > 0
+    assert not lost.is_set()
+
+
 async def test_a_step_that_breaks_the_device_ends_the_backbone() -> None:
     """Each later step would fail too: else all that waits would be burnt, one item at a time."""
     host = SteppingHost(gated=True)
@@ -343,7 +371,7 @@ async def test_a_step_that_breaks_the_device_ends_the_backbone() -> None:
         host.run_step(items)
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore")
 
-    batcher = Batcher(run_step, on_hang=lost.set)
+    batcher = Batcher(run_step, on_hang=lost.set, try_device=dead)
     broken = await queued(batcher, call(1), call(2))
     await host.started()
     other = await queued(batcher, call(3, "toy.other"))
@@ -366,7 +394,7 @@ async def test_the_other_half_of_a_batch_whose_half_is_lost_is_told_too() -> Non
             raise RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED")
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
-    batcher = Batcher(run_step)
+    batcher = Batcher(run_step, try_device=dead)
     answers = batcher.answer_all([call(value) for value in range(4)])
     outcomes = await asyncio.wait_for(answers, 10)
     assert [type(o) for o in outcomes] == [BackboneLostError] * 2 + [QueueFullError] * 2

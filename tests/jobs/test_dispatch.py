@@ -486,3 +486,32 @@ def test_a_flight_with_one_place_gets_one_edit_at_a_time():
     flight = FakeFlight(places=1)
     assert len(outcomes(dispatcher(flight, in_flight=8), "abc")) == 3
     assert flight.most == 1
+
+
+@pytest.mark.parametrize("ends_with", [EditCancelledError("stopped"), BackboneLostError("gone")])
+def test_an_edit_that_makes_the_machine_ill_each_time_is_not_excused_for_ever(ends_with):
+    class Fragile(FakeFlight):
+        """Its backbone is loaded anew whenever the edit is computed."""
+
+        def is_healthy(self):
+            return "a" not in self.running
+
+    flight = Fragile(silent={"a"}, ends_with=ends_with)
+    made = dispatcher(flight, hang_seconds=10.0, patience=1000.0)
+    found = outcomes(made, "ab")
+    assert isinstance(found["b"], EditResult)
+    assert isinstance(found["a"], EditHungError | BackboneLostError)
+    assert sum(name == "a" for _, name in flight.starts) < 12
+    assert made.stopped is None
+
+
+def test_edits_that_ended_while_nobody_listened_are_not_taken_for_hung():
+    flight = FakeFlight(outcomes={"b": [EditDivergedError("the loss is not finite")]}, lasts=5.0)
+    made = dispatcher(flight, hang_seconds=10.0)
+    found = {}
+    for ended in made.run((name, edit(name, name)) for name in "abc"):
+        found[ended.name] = ended.outcome
+        flight.now += 1200.0  # as long as a bucket did not take the first one's picture
+    assert isinstance(found["b"], EditDivergedError)
+    assert flight.restarts == 0
+    assert "hung" not in [kind for kind, _ in made.notes]

@@ -1,6 +1,7 @@
 """Jobs: manifests, what their stores refuse, tenants' limits, restarts."""
 
 import asyncio
+import gc
 import json
 import time
 
@@ -10,6 +11,7 @@ from farm.errors import StoreError
 from farm.storage.layout import online_key
 from farm.storage.store import Entry, UnusableStoreError
 from serve.gate import Gate
+from serve.intake import CheckedEdit
 from serve.ledger import Ledger
 from serve.limits import RequestLimits, TenantLimits
 from serve.records import JobRecord, line_id, new_id
@@ -107,7 +109,8 @@ def hurried_jobs(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "times", "asked", "counts"),
     [
-        (UnusableStoreError("AccessDenied at s3://secret/"), None, 1, {"done": 2, "refused": 1}),
+        (UnusableStoreError("AccessDenied at s3://secret/"), None, 2, {"done": 2, "refused": 1}),
+        (UnusableStoreError("ExpiredToken at s3://secret/"), 1, 2, {"done": 3}),
         (StoreError("InvalidObjectState at s3://secret/"), None, 3, {"done": 2, "refused": 1}),
         (StoreError("SlowDown"), 2, 3, {"done": 3}),
     ],
@@ -364,3 +367,53 @@ async def test_uploads_older_than_a_day_are_swept(settings, host, monkeypatch):
     async with opened(settings, host):
         await until(lambda: not store.exists(old))
     assert store.exists(kept)
+
+
+async def test_jobs_that_are_opened_at_the_same_time_are_bounded(photos, host, tmp_path, limits):
+    limits["max_jobs"] = 2
+    body = job_of_lines(tmp_path / "photos", ["a.png"])
+    async with opened(photos, host, farm=Stuck(host, store_of(photos))) as farm:
+        asked = (farm.client.post("/v1/jobs", json=body) for _ in range(12))
+        codes = [answer.status_code for answer in await asyncio.gather(*asked)]
+    assert sorted(codes) == [202] * 2 + [429] * 10
+
+
+async def test_a_job_that_cannot_be_opened_gives_its_place_back(photos, host, tmp_path, limits):
+    limits["max_jobs"] = 1
+    body = job_of_lines(tmp_path / "photos", ["a.png"])
+    async with opened(photos, host) as farm:
+        wrong = {**body, "manifest": "photos://none.jsonl"}
+        codes = [
+            (await farm.client.post("/v1/jobs", json=one)).status_code for one in (wrong, body)
+        ]
+    assert codes == [422, 202]
+
+
+async def test_lines_that_wait_hold_no_pictures(photos, host, tmp_path, limits):
+    limits["max_queued"] = 1
+    body = job_of_lines(tmp_path / "photos", [f"{n}.png" for n in range(6)])
+    async with opened(photos, host, farm=Stuck(host, store_of(photos))) as farm:
+        assert (await farm.submit()).status_code == 202
+        await farm.client.post("/v1/jobs", json={**body, "max_in_flight": 6})
+        runner = farm.dispatcher._jobs
+        await until(
+            lambda: any(t.waits_for and len(t.running) == 6 for t in runner._tallies.values())
+        )
+        await asyncio.sleep(0.1)
+        gc.collect()
+        held = [found for found in gc.get_objects() if type(found) is CheckedEdit]
+        assert held == []
+
+
+async def test_a_cancelled_job_of_many_waiting_lines_ends_soon(photos, host, tmp_path, limits):
+    limits["max_queued"] = 1
+    body = job_of_lines(tmp_path / "photos", [f"{n}.png" for n in range(6)])
+    async with opened(photos, host, farm=Stuck(host, store_of(photos))) as farm:
+        assert (await farm.submit()).status_code == 202
+        job = {**body, "max_in_flight": 6}
+        name = (await farm.client.post("/v1/jobs", json=job)).json()["id"]
+        tallies = farm.dispatcher._jobs._tallies
+        await until(lambda: any(len(tally.running) == 6 for tally in tallies.values()))
+        await farm.client.post(f"/v1/jobs/{name}/cancel")
+        async with asyncio.timeout(12):  # one line's wait of five seconds, not six lines'
+            await until(lambda: not farm.dispatcher._jobs._tasks)

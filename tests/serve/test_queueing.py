@@ -1,5 +1,6 @@
 """Who starts next, and who is let in at all."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,10 +79,9 @@ class Clock:
         return self.now
 
 
-def ask(admission, name="e0", limits=FREE, *, tenant="a", pixels=1, waiting=0, own=0):
-    return admission.admit(
-        tenant, limits, name, pixels=pixels, waiting=waiting, waiting_of_tenant=own
-    )
+def ask(admission, name="e0", limits=FREE, *, tenant="a", pixels=1, waiting=0, own=0, spare=0.0):
+    waits = {"waiting": waiting, "waiting_of_tenant": own}
+    return admission.admit(tenant, limits, name, pixels=pixels, spare=spare, **waits)
 
 
 def test_a_rate_lets_its_number_in_at_once_and_then_one_by_one():
@@ -128,3 +128,25 @@ def test_a_tenants_queue_and_storage_are_bounded():
     assert ask(admission, "e1", limits).code == "storage_full"
     admission.stored("a", -1)
     assert ask(admission, "e1", limits) is None
+
+
+def test_lines_of_jobs_leave_a_share_of_the_limits_to_others():
+    """A job that waits for tokens is there whenever one flows in; a client is not."""
+    clock = Clock()
+    admission = Admission(1000, clock)
+    limits = TenantLimits(edits_per_minute=60, max_queued=None)
+    lines = [ask(admission, f"l{n}", limits, spare=0.25) for n in range(60)]
+    assert lines.count(None) == 45
+    assert lines[-1].retry_after == 1.0
+    singles = [ask(admission, f"s{n}", limits) for n in range(20)]
+    assert singles.count(None) == 15
+    clock.now = 15.0
+    assert ask(admission, "line", limits, spare=0.25).retry_after == 1.0
+    assert ask(admission, "single", limits) is None
+
+
+@pytest.mark.parametrize(("most", "own", "admitted"), [(8, 5, True), (8, 6, False), (1, 0, True)])
+def test_lines_of_jobs_leave_places_in_the_queue(most, own, admitted):
+    limits = TenantLimits(edits_per_minute=1, max_queued=most)
+    refusal = ask(Admission(100), "line", limits, own=own, spare=0.25)
+    assert (refusal is None) is admitted

@@ -3,6 +3,7 @@ import torch
 from accelerate.hooks import AlignDevicesHook
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.cuda._utils import _get_device_index
 
 from cluster.fractions import share_accelerators
 from farm.backbones.room import (
@@ -51,21 +52,34 @@ def test_sources_have_half_of_what_batches_leave(left, room):
     assert source_cache_bytes(left) == room
 
 
+def fraction_of(share):
+    """As CUDA's, which takes no device without a number, but None."""
+
+    def told(device=None):
+        if device is not None:
+            _get_device_index(device)
+        return share
+
+    return told
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 @pytest.mark.parametrize(("share", "left"), [(1.0, 10 + 2), (0.5, 12 - 5)])
-def test_what_is_left_is_the_share_of_this_process(monkeypatch, share, left):
+def test_what_is_left_is_the_share_of_this_process(monkeypatch, share, left, device):
     """A card of 24 with 10 free; 7 are reserved here, 5 of them used."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10, 24))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 7)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 5)
-    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _: share)
-    assert bytes_left("cuda:0") == left
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", fraction_of(share))
+    assert bytes_left(device) == left
 
 
-def test_a_share_of_a_card_leaves_less_for_batches(monkeypatch):
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_share_of_a_card_leaves_less_for_batches(monkeypatch, device):
     assert batch_room("cpu") == BATCH_ROOM
     for share, room in ((1.0, 8 << 30), (0.5, 4 << 30), (0.1, 2 << 30)):
-        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _, s=share: s)
-        assert batch_room("cuda:0") == room
+        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", fraction_of(share))
+        assert batch_room(device) == room
 
 
 def test_without_room_for_large_batches_a_set_loads_for_small_ones():

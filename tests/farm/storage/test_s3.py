@@ -239,9 +239,19 @@ def test_renewed_credentials_are_found(s3_store, wire, code):
     client = s3_store._client
     assert s3_store._client is client
     wire.faults += [("PUT", answers("403 Forbidden", code))]
-    with pytest.raises(UnusableStoreError, match="credentials"):
+    with pytest.raises(NoCredentialsYetError, match="credentials") as caught:
         s3_store.put("k", b"1")
+    assert caught.value.retryable
     assert s3_store._client is not client
+
+
+def test_the_size_of_an_object_is_asked_in_a_way_that_says_what_is_wrong(s3_store, wire):
+    """A reply to HEAD has no body, so nobody could tell old credentials from others."""
+    s3_store.put("k", b"123")
+    wire.faults += [("GET", answers("400 Bad Request", "ExpiredToken"))]
+    with pytest.raises(NoCredentialsYetError):
+        s3_store.size("k")
+    assert s3_store.size("k") == 3
 
 
 def test_a_pickle_holds_no_client(s3_store):
