@@ -20,6 +20,7 @@ from farm.calls import Executor
 from farm.errors import FarmError
 from farm.results import EditResult
 from farm.runner import PreparedEdit, Report, ShouldStop, run_edit
+from farm.runner.running import SILENT_SECONDS
 from farm.storage.store import Store
 from farm.zoo.model_sets import ModelSet
 
@@ -32,6 +33,8 @@ class StoredEdit:
     tenant: str
     budget: float | None = None
     """Accelerator seconds that one edit may cost."""
+    silent_seconds: float = SILENT_SECONDS
+    """See `farm.runner.run_edit`."""
 
     def __call__(
         self,
@@ -53,6 +56,7 @@ class StoredEdit:
                     report=report_progress,
                     should_stop=should_stop,
                     budget=self.budget,
+                    silent_seconds=self.silent_seconds,
                     node="" if task is None else task.get_node_id(),
                     task="" if task is None else task.get_task_id() or "",
                 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, TypeVar
 
@@ -272,4 +272,5 @@ def _hosted(
 
 def _session(route: ModelRoute, board: Any, replicas: int) -> FarmSession:
     ready = route.wait(max(1, replicas))
-    return FarmSession(tuple(one.handle for one in ready), board, route.model.device, route)
+    handles = tuple(one.handle for one in ready)
+    return FarmSession(handles, board, route.model.device, replace(route, proven=True))

@@ -26,11 +26,13 @@ class ModelRoute:
         fleet: handle of the `FleetActor`.
         model: what is to be asked; a fleet that has lost it is told again.
         patience: seconds to wait for a backbone to be ready.
+        proven: whether whoever made it saw one that was ready.
     """
 
     fleet: Any
     model: HostedModel
     patience: float = 300.0
+    proven: bool = False
 
     def wait(
         self, at_least: int = 1, patience: float | None = None, *, proven: bool = False
@@ -71,7 +73,7 @@ class FleetReplicas:
     def __init__(self, route: ModelRoute, clock: Callable[[], float] = time.monotonic) -> None:
         self._route, self._clock = route, clock
         self._known: dict[int, Replica] = {}
-        self._proven = False
+        self._proven = route.proven
         self._news: Ref[list[RoutedReplica] | None] | None = None
         self._next_look = clock()
 

@@ -64,8 +64,8 @@ class NoOp:
     def run(self, *_: Any, **__: Any) -> Any:
         raise EditFailedError("the benchmark runs a job, not single edits")
 
-    def flight(self, *, budget: float | None) -> "NoOp":
-        del budget
+    def flight(self, *, budget: float | None, hang_seconds: float) -> "NoOp":
+        del budget, hang_seconds
         return self
 
     def describe(self) -> list[dict[str, Any]]:

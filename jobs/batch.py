@@ -65,11 +65,12 @@ class EditRunner(Protocol):
         """
         ...
 
-    def flight(self, *, budget: float | None) -> Flight:
+    def flight(self, *, budget: float | None, hang_seconds: float) -> Flight:
         """The same, for a `jobs.dispatch.Dispatcher`.
 
         Args:
             budget: accelerator seconds that one edit may cost.
+            hang_seconds: see `jobs.dispatch.Limits`.
         """
         ...
 

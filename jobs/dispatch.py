@@ -19,6 +19,7 @@ from farm.progress import STARTING
 from farm.results import EditResult
 from farm.runner import PreparedEdit
 from farm.runner.failures import POLICY, FailureKind, Tries, classify
+from farm.runner.running import SLOW_START
 
 Message: TypeAlias = Mapping[str, Any]
 Messages: TypeAlias = Mapping[str, Message]
@@ -36,7 +37,6 @@ _NO_ROOM = (
     "no edit has begun yet: all wait for room in the cluster (`ray status` tells what is taken)"
 )
 _MOST_EXCUSES = 3  # of one edit that hung while the machine was ill: it may be what makes it so
-_SLOW_START = 3  # times as long as between two steps: a backbone may have to be loaded first
 _GROWS_AFTER = 16  # edits that went well, for one more beside after memory was short
 
 
@@ -422,7 +422,7 @@ class Dispatcher:
             self.flight.restart_backbones()
 
     def _is_silent(self, edit: _Edit) -> bool:
-        limit = self.limits.hang_seconds * (1 if edit.has_step else _SLOW_START)
+        limit = self.limits.hang_seconds * (1 if edit.has_step else SLOW_START)
         return self.clock() - edit.seen_at > limit
 
     def _is_ill(self) -> bool:

@@ -14,6 +14,7 @@ from farm.inline import load_host
 from farm.progress import Progress
 from farm.results import EditResult
 from farm.runner import PreparedEdit, run_edit
+from farm.runner.running import SILENT_SECONDS
 from farm.storage.store import Store
 from farm.zoo.model_sets import ModelSet
 from jobs.batch import Messages, Watch
@@ -37,8 +38,11 @@ class InlineRunner:
         for ended in dispatcher.run(edits):
             yield ended.name, ended.outcome
 
-    def flight(self, *, budget: float | None = None) -> "InlineFlight":
-        """See `jobs.batch.EditRunner`."""
+    def flight(
+        self, *, budget: float | None = None, hang_seconds: float = SILENT_SECONDS
+    ) -> "InlineFlight":
+        """See `jobs.batch.EditRunner`; who hangs here hangs with everything."""
+        del hang_seconds
         return InlineFlight(self, budget)
 
     def describe(self) -> list[dict[str, Any]]:

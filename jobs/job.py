@@ -132,7 +132,10 @@ class _Run:
         with ExitStack() as stack:
             with self.monitor.starting():
                 runner = stack.enter_context(open_runner())
-            flight = runner.flight(budget=self.options.edit_accelerator_seconds)
+            flight = runner.flight(
+                budget=self.options.edit_accelerator_seconds,
+                hang_seconds=self.options.limits.hang_seconds,
+            )
             backbones = _described(runner)
             self.monitor.replicas = max(1, len(backbones))
             with self.view.live(found.missing) as live:

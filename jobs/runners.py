@@ -17,6 +17,7 @@ from farm.calls import Executor
 from farm.errors import FarmError, InvalidRequestError
 from farm.results import EditResult
 from farm.runner import PreparedEdit
+from farm.runner.running import SILENT_SECONDS
 from farm.storage.patient import PatientStore
 from farm.storage.store import Store
 from farm.zoo.model_sets import ModelSet
@@ -41,9 +42,12 @@ class FarmRunner:
         for ended in dispatcher.run(edits):
             yield ended.name, ended.outcome
 
-    def flight(self, *, budget: float | None = None) -> Flight:
+    def flight(
+        self, *, budget: float | None = None, hang_seconds: float = SILENT_SECONDS
+    ) -> Flight:
         """See `jobs.batch.EditRunner`."""
-        return Flight(self.farm, StoredEdit(self.store, self.tenant, budget), self.tenant)
+        entry = StoredEdit(self.store, self.tenant, budget, hang_seconds)
+        return Flight(self.farm, entry, self.tenant)
 
     def describe(self) -> list[dict[str, Any]]:
         return self.farm.describe()

@@ -30,7 +30,10 @@ from farm.storage.tensors import pack_tensors, unpack_tensors
 from farm.threads import one_thread
 
 _LEASE_SECONDS = 20.0
-_SILENT_SECONDS = 600.0  # as long as a job waits for a step: who takes longer hangs, and loses it
+SILENT_SECONDS = 600.0
+"""Seconds without a step after which a stage is left to others: as long as a job waits for one."""
+SLOW_START = 3
+"""Times as long before the first step: a backbone may have to be loaded first."""
 _CHECKPOINT_SECONDS = 10.0
 _POLL_SECONDS = 0.5
 _QUIET_LOOKS = 2  # the first two looks at a stage are over at once where nobody makes it
@@ -49,6 +52,7 @@ def run_edit(
     report: Report = lambda _: None,
     should_stop: ShouldStop = lambda: False,
     budget: float | None = None,
+    silent_seconds: float = SILENT_SECONDS,
     node: str = "",
     task: str = "",
 ) -> EditResult:
@@ -66,6 +70,7 @@ def run_edit(
         report: called with every step.
         should_stop: asked between steps.
         budget: accelerator seconds that this attempt may cost; no limit if None.
+        silent_seconds: without a step, after which whoever needs the same stage takes it over.
         node: the machine, for provenance.
         task: the same for a run in place of one that died, which takes over its leases at once.
 
@@ -79,7 +84,7 @@ def run_edit(
     if done is not None:
         return result_of(prepared.edit_id, target, done, reused=True)
     run = _Run(prepared, store, executor, tenant, report, should_stop)
-    run.budget, run.node = budget, node
+    run.budget, run.silent_seconds, run.node = budget, silent_seconds, node
     run.task = task or run.attempt
     with one_thread(when=prepared.request.deterministic):
         return run.run(target)
@@ -100,6 +105,8 @@ class _Run:
         self.prepared, self.store, self.tenant = prepared, store, tenant
         self.report, self.should_stop = report, should_stop
         self.budget: float | None = None
+        self.silent_seconds = SILENT_SECONDS
+        self.has_step = False
         self.node = ""
         self.task = ""
         self.meter = Meter(executor)
@@ -216,7 +223,8 @@ class _Run:
 
     def _is_alive(self) -> bool:
         """Whether there was a step not too long ago; asked by the thread that keeps the lease."""
-        return time.monotonic() - self.heard < _SILENT_SECONDS
+        limit = self.silent_seconds * (1 if self.has_step else SLOW_START)
+        return time.monotonic() - self.heard < limit
 
     def _drive(
         self,
@@ -247,7 +255,7 @@ class _Run:
 
     def _report(self, progress: Progress) -> None:
         """Tell of a step, with what the edit has cost so far."""
-        self.heard = time.monotonic()
+        self.heard, self.has_step = time.monotonic(), True
         detail = {**progress.detail, "accelerator_seconds": self.meter.seconds}
         self.report(replace(progress, detail=detail))
 

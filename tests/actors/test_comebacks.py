@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from actors.calls import is_loss, unwrapped
 from actors.executor import RemoteExecutor
 from actors.farm_session import open_farm
 from actors.fleet import Fleet, HostedModel
-from actors.fleet_actor import FleetShell
+from actors.fleet_actor import FleetShell, RoutedReplica
 from actors.replicas import Replica
+from actors.route import FleetReplicas
 from actors.shell import Sealed
 from actors.stats import BatcherStats
 from cluster.table import TABLE, BackbonePlacement
@@ -195,3 +197,20 @@ def test_whoever_asks_waits_until_one_is_loaded_again(ray_session: None, tmp_pat
             (after,) = asked.result(120)
     assert after.arrays["value"] == 2
     assert after.pid != before.pid
+
+
+def test_who_is_told_of_a_farm_that_was_ready_knows_that_its_networks_can_be_loaded() -> None:
+    """A trainer's first question may come when the fleet has just started anew."""
+    asked: list[bool] = []
+
+    def wait(*, proven: bool) -> list[RoutedReplica]:
+        asked.append(proven)
+        return [RoutedReplica(1, object(), 0)]
+
+    for proven in (False, True):
+        fleet = SimpleNamespace(route=SimpleNamespace(remote=lambda _name: None))
+        route: Any = SimpleNamespace(
+            wait=wait, proven=proven, fleet=fleet, model=SimpleNamespace(name="toy")
+        )
+        FleetReplicas(route, clock=lambda: 0.0).current()
+    assert asked == [False, True]

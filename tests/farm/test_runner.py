@@ -156,7 +156,6 @@ def test_a_first_step_longer_than_the_lease_does_not_make_two_take_turns(
 def test_who_hangs_in_a_stage_loses_it_to_another(models, host, store, monkeypatch):
     monkeypatch.setattr("farm.runner.running._LEASE_SECONDS", 0.2)
     monkeypatch.setattr("farm.runner.running._POLL_SECONDS", 0.02)
-    monkeypatch.setattr("farm.runner.running._SILENT_SECONDS", 0.1)
     edit, there, go_on = prepared(models), threading.Event(), threading.Event()
 
     class Hangs(Locked):
@@ -167,7 +166,7 @@ def test_who_hangs_in_a_stage_loses_it_to_another(models, host, store, monkeypat
             return super().run_all(calls)
 
     with ThreadPoolExecutor(1) as pool:
-        hanging = pool.submit(run_edit, edit, store, Hangs(host))
+        hanging = pool.submit(run_edit, edit, store, Hangs(host), silent_seconds=0.05)
         there.wait(30)
         assert not run_edit(edit, store, host).reused
         go_on.set()

@@ -155,7 +155,7 @@ def test_what_ends_the_job_at_once(submit, manifest, tmp_path):
 
 
 def test_an_interrupted_job_says_that_it_can_go_on(submit, manifest, monkeypatch):
-    def flight(self, *, budget):
+    def flight(self, **_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(InlineRunner, "flight", flight)
