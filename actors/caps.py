@@ -79,7 +79,7 @@ class CudaGauge:
 class Cap:
     """Largest batch of one key.
 
-    Where memory is measured it starts at one item and doubles while the next size is expected to
+    Where memory is measured it starts at one item and doubles while twice as many are expected to
     fit; what was once too large is never tried again. Where it is not, only running out of it
     lowers the cap.
 
@@ -107,7 +107,7 @@ class Cap:
         if items < self.size or self.size == self._ceiling:
             return
         room = (1 - _KEPT_FREE) * self._gauge.room()
-        fits = int(room / self._per_item) if self._per_item > 0 else self._ceiling
+        fits = _rounded(int(room / self._per_item)) if self._per_item > 0 else self._ceiling
         self.size = max(self.size, min(2 * self.size, fits, self._ceiling))
 
     def made_room(self) -> None:
@@ -118,10 +118,15 @@ class Cap:
 
     def ran_out(self, items: int) -> None:
         """A batch of so many needed more memory than there is: half of it is the most from now."""
-        self._ceiling = min(self._ceiling, max(1, items // 2))
+        self._ceiling = min(self._ceiling, max(1, _rounded(items // 2)))
         self.size = min(self.size, self._ceiling)
         if self._gauge is not None:
             self._gauge.ran_out()
+
+
+def _rounded(items: int) -> int:
+    """The power of two below: captured steps are filled up to the one above."""
+    return 1 << (items.bit_length() - 1) if items > 0 else 0
 
 
 def padded_size(items: int, cap: int) -> int:

@@ -1,5 +1,6 @@
 """Several model sets on the same accelerators: each backbone takes the share that memory says."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -62,7 +63,18 @@ def accelerator_memories(nodes: NodeTable = NODES) -> list[int]:
     if has_pools():
         kinds = [kind.accelerator for kind in nodes.workers if kind.accelerator is not None]
         return [min(kind.memory_gib for kind in kinds) * _GIB] if kinds else []
-    return [gpu.memory_bytes for gpu in driver_gpus()]
+    return [gpu.memory_bytes for gpu in visible(driver_gpus())]
+
+
+def visible(gpus: Sequence[Gpu]) -> Sequence[Gpu]:
+    """Those that CUDA_VISIBLE_DEVICES leaves to this machine's Ray; the driver shows all."""
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked is None:
+        return gpus
+    names = [name.strip() for name in asked.split(",") if name.strip()]
+    if all(name.isdigit() for name in names):
+        return [gpus[int(name)] for name in names if int(name) < len(gpus)]
+    return gpus[: len(names)]  # by their ids, which the driver was not asked for
 
 
 def shared_placement(

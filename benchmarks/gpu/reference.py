@@ -7,7 +7,8 @@ cross-attention layer. A whole run takes minutes and consists of equal steps, so
 are timed and multiplied by the specs' counts; every report says how many.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -62,6 +63,20 @@ def load_reference(models: ModelSet, device: str, part: str = "unet") -> Referen
     tower.requires_grad_(True)
     layers = sum(name.endswith("attn2.processor") for name in unet.attn_processors)
     return ReferenceNetworks(unet, encoder, layers, device)
+
+
+@contextmanager
+def as_torch_is() -> Generator[None]:
+    """Single precision as a plain script has it: convolutions in TF32, whatever the farm has set.
+
+    So the base is not slower because a benchmark ran before.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def style_diffusion_seconds(

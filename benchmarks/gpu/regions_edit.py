@@ -9,7 +9,12 @@ reference, timed some times and multiplied by 99; in UNet evaluations both are c
 
 import torch
 
-from benchmarks.gpu.reference import LEARNABLE_REGIONS, load_reference, render_seconds
+from benchmarks.gpu.reference import (
+    LEARNABLE_REGIONS,
+    as_torch_is,
+    load_reference,
+    render_seconds,
+)
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.setting import Setting, edit_of, main, run_alone
 from benchmarks.gpu.small import QUICK_REGIONS
@@ -42,7 +47,8 @@ def run(setting: Setting) -> Report:
             _GUIDED * LEARNABLE_REGIONS["renders"] * LEARNABLE_REGIONS["unet_calls"]
         ),
     )
-    report.add(**render_seconds(reference, models, decode, rounds=rounds))
+    with as_torch_is():
+        report.add(**render_seconds(reference, models, decode, rounds=rounds))
     del reference
     host = OperationHost(networks)
     run_alone(edit_of(models, METHOD, QUICK_REGIONS, seed=99, word=None), host)

@@ -9,7 +9,7 @@ Whole edits with the paper's defaults through the runner, into a store of their 
 from functools import partial
 
 from benchmarks.gpu.lockstep import Lockstep
-from benchmarks.gpu.reference import load_reference, style_diffusion_seconds
+from benchmarks.gpu.reference import as_torch_is, load_reference, style_diffusion_seconds
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.setting import Setting, edit_of, main, run_alone
 from benchmarks.gpu.timing import forget_peak, peak_gb
@@ -31,7 +31,8 @@ def run(setting: Setting) -> Report:
     reference = load_reference(models, setting.device)
     rounds = 1 if setting.tiny else 5
     report.count(reference_rounds=rounds)
-    report.add(**style_diffusion_seconds(reference, models, rounds=rounds))
+    with as_torch_is():
+        report.add(**style_diffusion_seconds(reference, models, rounds=rounds))
     del reference
     networks = setting.networks(models)
     host = OperationHost(networks)

@@ -9,6 +9,7 @@ torch compiles first.
 """
 
 import os
+import shutil
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -77,8 +78,19 @@ def captures() -> bool:
 
 
 def compiles() -> bool:
-    """Whether steps are compiled before they are captured."""
-    return os.environ.get(COMPILE_VARIABLE, "0") == "1"
+    """Whether steps are compiled before they are captured.
+
+    Raises:
+        InvalidRequestError: they should be, and there is no compiler.
+    """
+    asked = os.environ.get(COMPILE_VARIABLE, "0") == "1"
+    compiler = os.environ.get("CXX") or os.environ.get("CC")
+    if asked and not any(map(shutil.which, filter(None, (compiler, "g++", "gcc", "clang")))):
+        raise InvalidRequestError(
+            f"{COMPILE_VARIABLE} is 1, and there is no C compiler, which torch needs for that: "
+            "install gcc and libc6-dev (the images have none), or leave it out"
+        )
+    return asked
 
 
 def laid_out(network: M, precision: Precision) -> M:

@@ -14,6 +14,8 @@ from farm.calls import Batch, Static, Tensors
 from farm.losses.attention import attention_loss
 from farm.losses.latents import latent_loss
 
+_FP16_SCALE = 2.0**14
+
 Latents = Float[Tensor, "batch channels height width"]
 
 _TARGET = "target_map_"
@@ -68,7 +70,7 @@ def value_step(unet: NoisePredictor, pixels: int | None, tensors: Tensors) -> di
         near = latent_loss(moved, tensors["target_latents"])
         far = attention_loss(control.maps, targets) if targets else torch.zeros_like(near)
         loss = near + tensors["attention_weight"] * far
-        (gradient,) = torch.autograd.grad(loss.sum(), values)
+        gradient = _gradient(unet, loss, values)
     results = {
         "loss": loss,
         "latent_loss": near,
@@ -97,8 +99,18 @@ def context_step(unet: NoisePredictor, tensors: Tensors) -> dict[str, Tensor]:
         own = unet(tensors["latents"], tensors["timestep"], embeds)
         moved = _move(tensors, tensors["other_noise"], own, tensors["weight"])
         loss = latent_loss(moved, tensors["target_latents"])
-        (gradient,) = torch.autograd.grad(loss.sum(), embeds)
+        gradient = _gradient(unet, loss, embeds)
     return {"loss": loss.detach(), "grad_embeds": gradient.detach()}
+
+
+def _gradient(unet: NoisePredictor, loss: Float[Tensor, " batch"], inputs: Tensor) -> Tensor:
+    """Of each sample's loss, which in the UNet's fp16 would be below the least number there is.
+
+    Too large a scale would be seen, as numbers that are not finite.
+    """
+    scale = _FP16_SCALE if unet.unet.dtype == torch.float16 else 1.0
+    (gradient,) = torch.autograd.grad((loss * scale).sum(), inputs)
+    return gradient / scale
 
 
 def _move(

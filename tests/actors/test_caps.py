@@ -55,8 +55,8 @@ def probe(memory: Memory, largest: int, batches: int = 12) -> tuple[Cap, list[in
 
 def test_a_cap_grows_from_one_while_memory_allows() -> None:
     cap, tried = probe(Memory(room=1000, item=100), largest=64)
-    assert tried[:5] == [1, 2, 4, 8, 9]  # 9 of 10 fit the nine tenths
-    assert cap.size == 9
+    assert tried[:5] == [1, 2, 4, 8, 8]  # 9 of 10 fit the nine tenths, and 8 fill a captured step
+    assert cap.size == 8
     roomy, tried = probe(Memory(room=10**9, item=100), largest=16)
     assert tried[:6] == [1, 2, 4, 8, 16, 16]
     assert roomy.size == 16
@@ -198,3 +198,12 @@ def test_nobody_waits_where_waiting_is_off() -> None:
     waits = Anticipation(0.0)
     waits.answered(1.0)
     assert waits.patience(1.0) == 0
+
+
+def test_a_cap_is_a_size_to_which_captured_steps_are_filled_up() -> None:
+    """Room for 22 rows: a batch of 20 would be computed as one of 32."""
+    cap, tried = probe(Memory(room=24, item=1), largest=64)
+    assert cap.size == 16
+    assert set(tried) <= {1, 2, 4, 8, 16}
+    cap.ran_out(20)
+    assert cap.size == 8

@@ -224,12 +224,12 @@ async def test_memory_is_probed_and_what_did_not_fit_comes_again_in_halves() -> 
     outcomes = await batcher.answer_all([call(value) for value in range(60)])
     assert [value_of(o) for o in outcomes] == list(range(60))
     sizes = [len(values) for _, values in host.batches]
-    assert sizes[:5] == [1, 2, 4, 8, 9]
+    assert sizes[:5] == [1, 2, 4, 8, 8]
     assert memory.given_back == 0
     memory.item = 300  # another process takes its part
-    outcomes = await batcher.answer_all([call(value) for value in range(9)])
-    assert [value_of(o) for o in outcomes] == list(range(9))
-    assert memory.given_back == 2  # of 9 and of 4
+    outcomes = await batcher.answer_all([call(value) for value in range(8)])
+    assert [value_of(o) for o in outcomes] == list(range(8))
+    assert memory.given_back == 2  # of 8 and of 4
     (key,) = batcher.stats().by_key.values()
     assert key.cap == 2
     await batcher.close()

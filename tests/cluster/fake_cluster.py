@@ -79,7 +79,8 @@ class FakeCluster:
         for raylet in raylets:
             family = [*raylet.children(recursive=True), raylet]
             for process in family:
-                process.kill()
+                with suppress(psutil.NoSuchProcess):  # an idle worker ends by itself
+                    process.kill()
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -10,7 +10,7 @@ import ray
 
 from actors.farm_session import join_farm, leave_farm
 from actors.local import accelerator, local_ray
-from actors.sharing import accelerator_memories, shared_placement
+from actors.sharing import Gpu, accelerator_memories, shared_placement
 from cluster.nodes import NODES
 from farm.errors import UnavailableError
 from tests.actors.toy import ToyHost, echo
@@ -62,3 +62,24 @@ def test_a_cluster_s_devices_are_those_of_the_table(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("actors.sharing.has_pools", lambda: False)
     monkeypatch.setattr("actors.sharing.driver_gpus", list)
     assert accelerator_memories(NODES) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "sizes"),
+    [
+        (None, [1, 2, 3]),
+        ("1", [2]),
+        ("2, 0", [3, 1]),
+        ("GPU-a1,GPU-b2", [1, 2]),
+        ("", []),
+        ("7", []),
+    ],
+)
+def test_devices_that_are_hidden_from_ray_are_not_planned_for(monkeypatch, asked, sizes):
+    if asked is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
+    gpus = [Gpu("a card", "1", size) for size in (1, 2, 3)]
+    monkeypatch.setattr("actors.sharing.driver_gpus", lambda: gpus)
+    assert accelerator_memories(NODES) == sizes

@@ -46,7 +46,10 @@ class LoraShape:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Dropout of the adapters' inputs, from numbers that the sample's seed alone decides."""
+    """Dropout of the adapters' inputs, from numbers that the sample's seed alone decides.
+
+    They are drawn where they are used: a GPU's are others than a CPU's.
+    """
 
     probability: float
     seeds: Int[Tensor, " batch"]
@@ -54,10 +57,15 @@ class Dropout:
     def __call__(self, x: Tokens, layer: int) -> Tokens:
         """`x` with elements dropped; a repeated call with the same layer drops the same."""
         kept = torch.empty(x.shape, device=x.device)
-        for row, seed in zip(kept, self.seeds.tolist(), strict=True):
+        for row, seed in zip(kept, self._numbers, strict=True):
             generator = torch.Generator(x.device).manual_seed((seed * _PRIME + layer) % 2**63)
             row.bernoulli_(1 - self.probability, generator=generator)
         return x * (kept / (1 - self.probability)).to(x.dtype)
+
+    @cached_property
+    def _numbers(self) -> list[int]:
+        """Read once: it waits for the device."""
+        return self.seeds.tolist()
 
 
 @dataclass(frozen=True)

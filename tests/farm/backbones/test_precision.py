@@ -85,7 +85,15 @@ def test_switches_are_read(monkeypatch):
     assert (captures(), compiles()) == (True, False)
     monkeypatch.setenv("EDITFARM_CAPTURE", "0")
     monkeypatch.setenv("EDITFARM_COMPILE", "1")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     assert (captures(), compiles()) == (False, True)
+
+
+def test_compiling_without_a_compiler_is_refused_before_any_step(monkeypatch):
+    monkeypatch.setenv("EDITFARM_COMPILE", "1")
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    with pytest.raises(InvalidRequestError, match="install gcc"):
+        compiles()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from farm.backbones.host import OperationHost
 from farm.backbones.networks import Networks
+from farm.backbones.training_operations import _move, context_step
 from farm.calls import Answer
 from farm.diffusion import ContextQuery, DiffusionClient, NoiseQuery, ValueQuery
 from farm.samplers.ddim import ddim_step
@@ -150,3 +151,27 @@ def test_losses_asked_together_have_gradients_of_their_own(client: DiffusionClie
         assert torch.equal(alone.loss, together[n].loss)
         (gradient,) = torch.autograd.grad(alone.loss, leaf)
         torch.testing.assert_close(gradients[n], (n + 1) * gradient)
+
+
+def test_gradients_of_small_losses_do_not_vanish_in_half_precision(networks: Networks) -> None:
+    """The gradient of a mean over a picture is below what fp16 can tell from zero."""
+    half, single = tiny_networks().unet, tiny_networks().unet
+    half.unet.half()
+    shape = networks.spec.latent_shape
+    tensors = {
+        "alpha": torch.tensor([0.5]),
+        "alpha_prev": torch.tensor([0.6]),
+        "latents": normal(1, *shape)[None],
+        "timestep": torch.tensor([500]),
+        "embeds": normal(2, TOKENS, WIDTH)[None],
+        "other_noise": normal(3, *shape)[None],
+        "weight": torch.tensor([0.01]),
+    }
+    with torch.no_grad():
+        own = single(tensors["latents"], tensors["timestep"], tensors["embeds"])
+        reached = _move(tensors, tensors["other_noise"], own, tensors["weight"])
+    tensors["target_latents"] = reached + 1e-3 * normal(4, *shape)[None]
+    expected = context_step(single, tensors)["grad_embeds"].flatten()
+    found = context_step(half, tensors)["grad_embeds"].flatten()
+    assert expected.abs().max() < 6e-8, "else nothing is tested: fp16's least number"
+    assert torch.cosine_similarity(found, expected, dim=0) > 0.95
