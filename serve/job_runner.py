@@ -140,7 +140,7 @@ class JobRunner:
             failure = Failure(code=code_of(error), detail=safe_detail(error))
             return await self._end(job, {"state": "failed", "failure": failure})
         room = asyncio.Semaphore(job.max_in_flight)
-        num_lines = 0
+        num_lines, is_read = 0, False
         try:
             async with asyncio.TaskGroup() as group:
                 for number, line in _lines(manifest):
@@ -150,6 +150,8 @@ class JobRunner:
                         break
                     task = group.create_task(self._line(job, number, line, tally))
                     task.add_done_callback(lambda _: room.release())
+                else:
+                    is_read = True
         except ExceptionGroup as group:
             foreseen = group.subgroup(FarmError)
             if foreseen is None:
@@ -158,7 +160,7 @@ class JobRunner:
         finally:
             manifest.close()
         ended = {"state": "done", "counts": dict(tally.counts), "refusals": tally.refusals}
-        return await self._end(job, {**ended, "lines": num_lines})
+        return await self._end(job, {**ended, "lines": num_lines if is_read else None})
 
     async def _line(self, job: JobRecord, number: int, line: bytes, tally: _Tally) -> None:
         name = line_id(job, number)
@@ -191,13 +193,13 @@ class JobRunner:
 
         While it waits nothing is held of its pictures, which are read again then.
         """
-        submission, checked = await self._checked(job, name, line)
+        submission, checked = await self._checked(job, line)
         if await self._door.admit_line(job.tenant, name, checked.pixels) is not None:
             pixels = checked.pixels
             del submission, checked
             if not await self._admitted(job, name, pixels, tally):
                 return None
-            submission, checked = await self._checked(job, name, line)
+            submission, checked = await self._checked(job, line)
 
         async def take() -> EditRecord:
             record = await self._io(self._accept, job, name, submission, checked)
@@ -227,59 +229,55 @@ class JobRunner:
                 tally.waits_for = None
 
     async def _manifest(self, job: JobRecord) -> bytes:
-        """The manifest; where the farm has no right to read it, it is asked for a few times.
+        """The job's lines.
 
         Raises:
-            InvalidRequestError: there is none, or its store does not give it.
-            StoreError: its store, or the farm's own, does not answer.
+            InvalidRequestError: there are none, or their store does not give them.
+            StoreError: that store, or the farm's own, does not answer: a job waits for both.
         """
-        pauses = iter(_PICTURE_PAUSES)
-        while True:
-            try:
-                return await self._io(self._intake.read_manifest, job.manifest)
-            except InvalidRequestError:
-                raise
-            except FarmError as error:
-                if error.retryable:
-                    raise
-                over = await self._is_over(job)  # raises where no record can be read either
-                pause = next(pauses, None)
-                if over or pause is None:
-                    _log.warning("job %s: no manifest: %s", job.id, error.message)
-                    raise InvalidRequestError(
-                        "the manifest cannot be read: see that the farm has the right to read the "
-                        "object, and that it is not archived"
-                    ) from error
-            await asyncio.sleep(pause)
+        return await self._given(
+            job, lambda: self._intake.read_manifest(job.manifest), "the manifest", waits=True
+        )
 
-    async def _checked(
-        self, job: JobRecord, name: str, line: bytes
-    ) -> tuple[Submission, CheckedEdit]:
-        """A line as an edit that can be run; its pictures are asked for a few times.
+    async def _checked(self, job: JobRecord, line: bytes) -> tuple[Submission, CheckedEdit]:
+        """A line as an edit that can be run.
 
         Raises:
             InvalidRequestError: it is no edit, or a store does not give its pictures.
             StoreError: the farm's own store does not answer either, so no line is to blame.
         """
-        pauses = iter(_PICTURE_PAUSES)
-        tried = 0
+        return await self._given(
+            job, lambda: self._check(job, line), "its picture or mask", waits=False
+        )
+
+    async def _given(self, job: JobRecord, read: Callable[[], _T], what: str, *, waits: bool) -> _T:
+        """What a store gives, which is asked a few times.
+
+        Args:
+            job: for which it is.
+            read: asks.
+            what: it is.
+            waits: whether an outage of that store is the job's, and not a refusal.
+        """
+        pauses, tried = iter(_PICTURE_PAUSES), 0
         while True:
             tried += 1
             try:
-                return await self._io(self._check, job, line)
+                return await self._io(read)
             except InvalidRequestError:
                 raise
             except FarmError as error:
                 # raises where the records cannot be read: then the job begins again, as ever
-                await self._io(self._ledger.read, job.tenant, name)
+                over = await self._is_over(job)
                 pause = next(pauses, None)
                 # credentials may have been renewed meanwhile: a second try has the new ones
-                refused = tried > 1 and not error.retryable
-                if refused or pause is None or await self._is_over(job):
-                    _log.warning("job %s: a line is refused: %s", job.id, error.message)
+                if pause is None or over or (tried > 1 and not error.retryable):
+                    if waits and error.retryable:
+                        raise
+                    _log.warning("job %s: %s is refused: %s", job.id, what, error.message)
                     raise InvalidRequestError(
-                        "its picture or mask cannot be read: see that the farm has the right to "
-                        "read the object, and that it is not archived"
+                        f"{what} cannot be read: see that the farm has the right to read the "
+                        "object, and that it is not archived"
                     ) from error
             await asyncio.sleep(pause)
 

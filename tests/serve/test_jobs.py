@@ -12,7 +12,7 @@ from farm.storage.layout import online_key
 from farm.storage.store import Entry, UnusableStoreError
 from serve.gate import Gate
 from serve.intake import CheckedEdit
-from serve.ledger import Ledger
+from serve.job_runner import JobRunner
 from serve.limits import RequestLimits, TenantLimits
 from serve.records import JobRecord, line_id, new_id
 from tests.serve.conftest import PICTURE, QUICK, WORDS, Stuck, opened, picture, store_of, until
@@ -133,19 +133,19 @@ async def test_an_outage_of_the_records_too_refuses_no_line(
     photos, host, tmp_path, hurried_jobs, monkeypatch
 ):
     body = job_of_lines(tmp_path / "photos", ["a.png"])
-    read, seen = Ledger.read, 0
+    is_over, seen = JobRunner._is_over, 0
     async with opened(photos, host) as farm:
         stores = farm.dispatcher._intake._image_stores
         store = stores["photos"] = Refusing(stores["photos"], "a.png", StoreError("down"), 5)
 
-        def down(self, tenant, name):
+        async def down(self, job):
             nonlocal seen
             if seen < store.asked <= 5:  # once after each time that the picture was not there
                 seen = store.asked
                 raise StoreError("down too")
-            return read(self, tenant, name)
+            return await is_over(self, job)
 
-        monkeypatch.setattr(Ledger, "read", down)
+        monkeypatch.setattr(JobRunner, "_is_over", down)
         name = (await farm.client.post("/v1/jobs", json=body)).json()["id"]
         job = await finished(farm, name)
     assert (job["counts"], store.asked) == ({"done": 1}, 6)  # more than one round has tries
@@ -198,6 +198,8 @@ async def test_a_cancelled_job_stops_its_edits_and_starts_no_more(settings, host
         await until(lambda: not list(farm.services.ledger.pending()))
         states = {edit["state"] for edit in (await farm.client.get("/v1/edits")).json()["data"]}
         assert states == {"cancelled"}
+        await until(lambda: not farm.dispatcher._jobs._tasks)
+        assert (await farm.client.get(f"/v1/jobs/{name}")).json()["lines"] is None, "not all read"
 
 
 @pytest.fixture
@@ -346,7 +348,7 @@ async def test_a_manifest_that_its_store_refuses_later_fails_its_job(
         farm.services.ledger.open_job(job)
         await farm.dispatcher.open_job("default", job.id)
         ended = await finished(farm, job.id)
-    assert (ended["state"], store.asked) == ("failed", 3)
+    assert (ended["state"], store.asked) == ("failed", 2)
     assert "the right to read" in ended["error"]["detail"]
     assert "secret" not in json.dumps(ended)
 
