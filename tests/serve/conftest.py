@@ -127,3 +127,29 @@ class Stuck(InlineFarm):
     async def run(self, name, prepared, *, tenant, priority):
         self.begun = True
         await asyncio.Event().wait()
+
+
+class Scripted(InlineFarm):
+    """A farm that first fails as it is told, and counts what it was asked to run."""
+
+    def __init__(self, host, store, *failures):
+        super().__init__(host, store)
+        self.failures, self.asked = list(failures), []
+
+    async def run(self, name, prepared, *, tenant, priority):
+        self.asked.append((name, priority))
+        if self.failures:
+            raise self.failures.pop(0)
+        return await super().run(name, prepared, tenant=tenant, priority=priority)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A dispatcher looks around, and tries again, at once."""
+    monkeypatch.setattr("serve.dispatcher._RESCAN_SECONDS", 0.05)
+    monkeypatch.setattr("serve.dispatcher._LONGEST_PAUSE", 0.05)
+
+
+async def ended(farm, name):
+    record, _ = await farm.services.watcher.wait("default", name, 30)
+    return record

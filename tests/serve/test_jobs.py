@@ -15,13 +15,18 @@ from serve.intake import CheckedEdit
 from serve.job_runner import JobRunner
 from serve.limits import RequestLimits, TenantLimits
 from serve.records import JobRecord, line_id, new_id
-from tests.serve.conftest import PICTURE, QUICK, WORDS, Stuck, opened, picture, store_of, until
+from tests.serve.conftest import (
+    PICTURE,
+    QUICK,
+    WORDS,
+    Stuck,
+    opened,
+    picture,
+    store_of,
+    until,
+)
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    monkeypatch.setattr("serve.dispatcher._RESCAN_SECONDS", 0.05)
-    monkeypatch.setattr("serve.dispatcher._LONGEST_PAUSE", 0.05)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 async def finished(farm, name):
