@@ -14,7 +14,7 @@ from actors.farm_session import FarmSession, open_farm
 from actors.local import accelerator
 from actors.logs import logged_edit
 from actors.metrics import count_edit, measured
-from actors.sharing import accelerator_memories, shared_placement, weight_bytes
+from actors.sharing import accelerator_memories, loaded_bytes, shared_placement
 from cluster.table import BackbonePlacement
 from farm.calls import Executor
 from farm.errors import FarmError
@@ -108,9 +108,10 @@ def placement_beside(model_set: ModelSet, beside: Sequence[ModelSet]) -> Backbon
     Raises:
         UnavailableError: there is no room for it beside the others.
     """
-    if not beside or accelerator() == "cpu":
+    device = accelerator()
+    if not beside or device == "cpu":
         return None
-    weights = {one.name: weight_bytes(one) for one in (model_set, *beside)}
+    weights = {one.name: loaded_bytes(one, device) for one in (model_set, *beside)}
     return shared_placement(model_set.name, weights, accelerator_memories())
 
 

@@ -10,6 +10,7 @@ from actors.pools import has_pools
 from cluster.fractions import needed_bytes, share_accelerators
 from cluster.nodes import NODES, NodeTable
 from cluster.table import TABLE, BackbonePlacement
+from farm.backbones.loaded_sizes import loaded_sizes
 from farm.errors import UnavailableError
 from farm.zoo.model_sets import ModelSet
 
@@ -58,6 +59,16 @@ def weight_bytes(models: ModelSet) -> int:
     return sum((models.folder / name).stat().st_size for name in models.digests)
 
 
+def loaded_bytes(models: ModelSet, device: str) -> int:
+    """Of all networks of a model set once they are loaded.
+
+    Raises:
+        ModelSetError: a file is broken.
+        InvalidRequestError: the environment asks for a precision that there is not.
+    """
+    return sum(loaded_sizes(models.folder, device).values())
+
+
 def accelerator_memories(nodes: NodeTable = NODES) -> list[int]:
     """Bytes of the devices that backbones may have: this machine's, or one of the smallest kind."""
     if has_pools():
@@ -86,7 +97,7 @@ def shared_placement(
 
     Args:
         own: the model set's name.
-        weights: bytes of weights of all that share, by name.
+        weights: bytes of weights, loaded, of all that share, by name.
         memories: bytes of each device.
 
     Raises:

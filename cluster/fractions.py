@@ -7,7 +7,7 @@ from math import floor
 _RAYS_GRAIN = 10_000
 """Ray counts resources in ten-thousandths."""
 _WEIGHT_FACTOR = 1.25
-"""Weights in memory over weights in the file: buffers, and copies while loading."""
+"""Memory while networks are loaded over their weights: buffers, and copies."""
 _WORKING_BYTES = 2 * 2**30
 """For activations of the smallest batch with its backward pass. A guess: no GPU was measured."""
 
@@ -47,7 +47,7 @@ def share_accelerators(weights: Mapping[str, int], memories: Sequence[int]) -> S
     up together and large ones apart. A backbone alone on its device has all of it.
 
     Args:
-        weights: bytes of weights by backbone.
+        weights: bytes of weights, loaded, by backbone.
         memories: bytes of each device.
     """
     room = list(memories)

@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 from rich.markup import escape
 from rich.table import Table
 
-from actors.sharing import Gpu, driver_gpus, weight_bytes
+from actors.sharing import Gpu, driver_gpus, loaded_bytes, weight_bytes
 from cluster.table import TABLE
 from farm.errors import FarmError, UnavailableError
 from farm.storage.opening import open_store
@@ -176,7 +176,7 @@ def _placement(model_sets: list[str], gpus: list[Gpu], available: int) -> Findin
     sizes: dict[str, int] = {}
     for name in model_sets:
         try:
-            sizes[name] = weight_bytes(open_model_set(name))
+            sizes[name] = loaded_bytes(open_model_set(name), "cuda" if gpus else "cpu")
         except (FarmError, OSError):
             continue  # said above
     if gpus:

@@ -20,6 +20,7 @@ from farm.backbones.hub_names import fitted
 from farm.backbones.infinity.networks import InfinityNetworks, load_infinity_networks
 from farm.backbones.infinity.spec import InfinitySpec
 from farm.backbones.inpainting import Inpainter
+from farm.backbones.loaded_sizes import loaded_sizes
 from farm.backbones.map_cache import MapCache, StateCache
 from farm.backbones.precision import (
     Precision,
@@ -35,7 +36,6 @@ from farm.backbones.room import (
     bytes_left,
     carried,
     parts_to_offload,
-    sizes_of_parts,
     source_cache_bytes,
 )
 from farm.backbones.safety import SafetyChecker
@@ -133,8 +133,10 @@ def load_networks(
     kind = torch.device(device).type
     keep_single(device)
     reserve = batch_room(device)
-    away = parts_to_offload(sizes_of_parts(folder), bytes_left(device), reserve=reserve)
-    loader = _Loader(folder, spec, device, precision or precision_for(device), away)
+    precision = precision or precision_for(device)
+    sizes = loaded_sizes(folder, device, precision)
+    away = parts_to_offload(sizes, bytes_left(device), reserve=reserve)
+    loader = _Loader(folder, spec, device, precision, away)
     loaded = loader.load()
     if source_bytes is None:
         source_bytes = source_cache_bytes(bytes_left(device), reserve=reserve)

@@ -1,12 +1,11 @@
 """What stays in main memory, and what is computed twice, where an accelerator is too small.
 
-Decided once, while networks are loaded, from the sizes of their files and the free memory. Networks
+Decided once, while networks are loaded, from what they will take and the free memory. Networks
 that run once or twice an edit are the first to stay in main memory: accelerate then carries each
 layer's weights over as it is computed.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -68,16 +67,6 @@ def source_cache_bytes(left: int | None, *, reserve: int = BATCH_ROOM) -> int:
     if left is None:
         return _SOURCES_IN_MAIN_MEMORY
     return min(_MOST_SOURCES, max(0, left - reserve) // 2)
-
-
-def sizes_of_parts(folder: Path) -> dict[str, int]:
-    """Bytes of the weight files of each part of a model set; of variants the one that is loaded."""
-    sizes: dict[str, int] = {}
-    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = sorted(part.glob("*.safetensors"))
-        whole = [path for path in files if ".fp16." not in path.name]
-        sizes[part.name] = sum(path.stat().st_size for path in whole or files)
-    return {name: size for name, size in sizes.items() if size}
 
 
 def parts_to_offload(

@@ -4,6 +4,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,32 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise _broken(path, error) from error
 
 
+def weight_map(index: Path) -> dict[str, str]:
+    """The shard of each tensor.
+
+    Raises:
+        ModelSetError: the index says nothing of the kind.
+    """
+    try:
+        return json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise ModelSetError(f"{index} has no weight_map: fetch it again") from error
+
+
+def numbers_in(path: Path) -> int:
+    """How many numbers the tensors of a safetensors file are, by its header.
+
+    Raises:
+        ModelSetError: it is broken.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return sum(prod(file.get_slice(name).get_shape()) for name in names)
+    except (SafetensorError, OSError) as error:
+        raise _broken(path, error) from error
+
+
 def _read_folder(folder: Path) -> dict[str, AnyTensor]:
     indices = sorted(folder.glob(_INDEX))
     if indices:
@@ -74,10 +101,7 @@ def _read_folder(folder: Path) -> dict[str, AnyTensor]:
 
 
 def _read_shards(folder: Path, index: Path) -> dict[str, AnyTensor]:
-    try:
-        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (json.JSONDecodeError, KeyError) as error:
-        raise ModelSetError(f"{index} has no weight_map: fetch it again") from error
+    places = weight_map(index)
     missing = sorted({name for name in places.values() if not (folder / name).is_file()})
     if missing:
         raise ModelSetError(f"{folder} lacks the shards {', '.join(missing)}: fetch them")

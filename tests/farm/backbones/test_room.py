@@ -14,7 +14,6 @@ from farm.backbones.room import (
     carried,
     parts_to_offload,
     recomputes,
-    sizes_of_parts,
     source_cache_bytes,
 )
 from farm.errors import ModelSetError
@@ -118,18 +117,6 @@ def test_blocks_are_computed_twice_where_their_activations_do_not_fit():
     assert not recomputes(**two_b, room=60 * GB)
     assert recomputes(**two_b, room=20 * GB)
     assert not recomputes(**(two_b | {"tokens": 521}), room=20 * GB)
-
-
-def test_sizes_are_those_of_the_variant_that_is_loaded(tmp_path):
-    for part, files in {
-        "unet": {"a.safetensors": 8, "a.fp16.safetensors": 4},
-        "vae": {"a.fp16.safetensors": 3},
-        "tokenizer": {"vocab.json": 9},
-    }.items():
-        (tmp_path / part).mkdir()
-        for name, size in files.items():
-            (tmp_path / part / name).write_bytes(bytes(size))
-    assert sizes_of_parts(tmp_path) == {"unet": 8, "vae": 3}
 
 
 def test_what_visits_the_device_computes_the_same():
