@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -37,6 +37,26 @@ async def held(host: SteppingHost, **limits: object) -> AsyncIterator[Batcher]:
         host.let_go()
         await first
         await batcher.close()
+
+
+Items = Sequence[Call | Paused]
+
+
+def failing(
+    host: SteppingHost, fails: Callable[[Items], bool], error: Exception
+) -> Callable[[Items], list[Outcome | Paused]]:
+    """The host's step, but for some batches."""
+
+    def run_step(items: Items) -> list[Outcome | Paused]:
+        if fails(items):
+            raise error
+        return host.run_step(items)
+
+    return run_step
+
+
+def holds_three(items: Items) -> bool:
+    return any(float(item.arrays["value"]) == 3 for item in items if isinstance(item, Call))
 
 
 async def test_a_long_sampling_and_single_steps_share_the_thread() -> None:
@@ -123,7 +143,7 @@ async def test_work_of_an_interactive_batch_s_key_comes_along_if_it_costs_little
     cheap = SteppingHost({"toy.train": 1.0}, clock, gated=True)
     cheap_step = cheap.run_step
 
-    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+    def run_step(items: Items) -> list[Outcome | Paused]:
         results = cheap_step(items)
         clock.now += 20.0  # a batch costs 20 and an item 1: company is nearly free
         return results
@@ -216,7 +236,7 @@ async def test_memory_is_probed_and_what_did_not_fit_comes_again_in_halves() -> 
     memory = Memory(room=1000, item=100)
     host = SteppingHost()
 
-    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+    def run_step(items: Items) -> list[Outcome | Paused]:
         memory.compute(len(items))
         return host.run_step(items)
 
@@ -237,13 +257,7 @@ async def test_memory_is_probed_and_what_did_not_fit_comes_again_in_halves() -> 
 
 async def test_a_single_item_that_does_not_fit_fails_alone() -> None:
     host = SteppingHost()
-
-    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
-        if any(float(item.arrays["value"]) == 3 for item in items if isinstance(item, Call)):
-            raise MemoryError
-        return host.run_step(items)
-
-    batcher = Batcher(run_step, Limits(max_batch=8))
+    batcher = Batcher(failing(host, holds_three, MemoryError()), Limits(max_batch=8))
     outcomes = await batcher.answer_all([call(value) for value in range(8)])
     await batcher.close()
     failed = outcomes.pop(3)
@@ -265,7 +279,7 @@ class Hoard:
         self.sizes: list[int] = []
         self.threads: set[int] = set()
 
-    def run_step(self, items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+    def run_step(self, items: Items) -> list[Outcome | Paused]:
         self.sizes.append(len(items))
         self.threads.add(threading.get_ident())
         if self.kept or self._needs:
@@ -342,15 +356,12 @@ async def test_an_error_of_one_step_alone_fails_its_item_and_nothing_else() -> N
     """CUDA calls many things an error that leave the device as it was."""
     host, lost, tried = SteppingHost(), threading.Event(), 0
 
-    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
-        if any(float(item.arrays["value"]) == 3 for item in items if isinstance(item, Call)):
-            raise torch.AcceleratorError("CUDA error: invalid configuration argument")
-        return host.run_step(items)
-
     def alive() -> None:
         nonlocal tried
         tried += 1
 
+    error = torch.AcceleratorError("CUDA error: invalid configuration argument")
+    run_step = failing(host, holds_three, error)
     batcher = Batcher(run_step, Limits(max_batch=8), on_hang=lost.set, try_device=alive)
     outcomes = await batcher.answer_all([call(value) for value in range(8)])
     await batcher.close()
@@ -367,7 +378,7 @@ async def test_a_step_that_breaks_the_device_ends_the_backbone() -> None:
     host = SteppingHost(gated=True)
     lost = threading.Event()
 
-    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+    def run_step(items: Items) -> list[Outcome | Paused]:
         host.run_step(items)
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore")
 
@@ -389,7 +400,7 @@ async def test_a_step_that_breaks_the_device_ends_the_backbone() -> None:
 
 
 async def test_the_other_half_of_a_batch_whose_half_is_lost_is_told_too() -> None:
-    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
+    def run_step(items: Items) -> list[Outcome | Paused]:
         if len(items) == 4:
             raise RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED")
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
@@ -404,13 +415,7 @@ async def test_the_other_half_of_a_batch_whose_half_is_lost_is_told_too() -> Non
 @pytest.mark.parametrize("error", [_TORCH_IS_FULL, _DRIVER_IS_FULL])
 async def test_short_memory_of_the_device_breaks_nothing(error: RuntimeError) -> None:
     host, lost = SteppingHost(), threading.Event()
-
-    def run_step(items: Sequence[Call | Paused]) -> list[Outcome | Paused]:
-        if len(items) > 2:
-            raise error
-        return host.run_step(items)
-
-    batcher = Batcher(run_step, on_hang=lost.set)
+    batcher = Batcher(failing(host, lambda items: len(items) > 2, error), on_hang=lost.set)
     outcomes = await batcher.answer_all([call(value) for value in range(8)])
     await batcher.close()
     assert [value_of(o) for o in outcomes] == list(range(8))

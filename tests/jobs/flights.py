@@ -40,6 +40,8 @@ class FakeFlight:
     restarts: int = 0
     closed: bool = False
     cost: float = 0.0
+    heals_at: float = math.inf
+    """When an ill farm is well again, and no edit fails or is silent any more."""
     trainers: int | None = None
     """How many edits Ray has room for: the others wait, and are silent."""
     stays: set[str] = field(default_factory=set)
@@ -52,6 +54,10 @@ class FakeFlight:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
+        if self.now > self.heals_at:
+            self.healthy = True
+            self.outcomes.clear()
+            self.silent.clear()
 
     def listen(self, watch) -> None:
         pass

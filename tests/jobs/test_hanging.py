@@ -89,17 +89,8 @@ def test_a_cluster_that_has_room_late_is_told_to_be_well_again():
 
 @pytest.mark.parametrize("ends_with", [EditCancelledError("stopped"), BackboneLostError("gone")])
 def test_who_hangs_on_an_ill_machine_is_not_held_to_be_the_cause(ends_with):
-    flight = FakeFlight(silent={"a", "b"}, healthy=False, ends_with=ends_with)
+    flight = FakeFlight(silent={"a", "b"}, healthy=False, heals_at=100.0, ends_with=ends_with)
     made = dispatcher(flight, hang_seconds=10.0, patience=1000.0)
-    flight_sleep = flight.sleep
-
-    def sleep(seconds: float) -> None:
-        flight_sleep(seconds)
-        if flight.now > 100.0:
-            flight.healthy = True
-            flight.silent.clear()
-
-    made.sleep = sleep
     found = outcomes(made, "abc")
     assert all(isinstance(outcome, EditResult) for outcome in found.values())
     kinds = [kind for kind, _ in made.notes]

@@ -106,7 +106,9 @@ def test_missing_weights_are_named(folder: Path) -> None:
 
 def test_a_broken_file_is_named(folder: Path) -> None:
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not weights at all")
-    with pytest.raises(ModelSetError, match=r"unet/diffusion_pytorch_model\.safetensors cannot be read"):
+    with pytest.raises(
+        ModelSetError, match=r"unet/diffusion_pytorch_model\.safetensors cannot be read"
+    ):
         load_networks(folder, SPEC, "cpu")
 
 
