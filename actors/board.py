@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import ray
 
 Message: TypeAlias = Mapping[str, Any]
-"""One step of an edit: `stage`, `step`, `total`, `loss`, `detail`, `pid`.
+"""One step of an edit: `stage`, `step`, `total`, `loss`, `detail`, `pid`, `node`.
 
 Of those that are looked at also `preview`, the latest picture as JPEG, once there is one."""
 

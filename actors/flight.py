@@ -84,6 +84,14 @@ class Flight:
         running = set(self._running.values())
         return {n: m for n, m in self.farm.progress().items() if n in running}
 
+    def is_placed(self, name: str) -> bool:
+        """Whether the machine is there that an edit last told of.
+
+        Where it is lost Ray starts the edit anew, as soon as there is room.
+        """
+        node = self.farm.progress().get(name, {}).get("node")
+        return not node or any(one["NodeID"] == node and one["Alive"] for one in ray.nodes())
+
     def stop(self, name: str, *, force: bool) -> None:
         """End an edit: between two steps, or at once by ending its process."""
         if not force:

@@ -18,8 +18,8 @@ _INTERVAL = 0.2  # seconds between two pushes of one trainer
 _LAST_WAIT = 1.0  # seconds
 
 
-def message_of(progress: Progress) -> Message:
-    """What of a step goes to the board: figures, and never the checkpoint."""
+def message_of(progress: Progress, node: str = "") -> Message:
+    """What of a step goes to the board: figures and whereabouts, and never the checkpoint."""
     return {
         "stage": progress.stage,
         "step": progress.step,
@@ -27,6 +27,7 @@ def message_of(progress: Progress) -> Message:
         "loss": progress.loss,
         "detail": dict(progress.detail),
         "pid": os.getpid(),
+        "node": node,
     }
 
 
@@ -59,10 +60,11 @@ class BoardLine:
         self._wishes = Wishes()
         self._previews = Previews(clock)
         self._picture: bytes | None = None
+        self._node: str = ray.get_runtime_context().get_node_id()
 
     def report(self, progress: Progress) -> None:
         """Tell of a step, soon: a later one may take its place."""
-        self._unsent = message_of(progress)
+        self._unsent = message_of(progress, self._node)
         if self._wishes.preview:  # between two steps, where nothing else is under way
             self._picture = self._previews.take(progress) or self._picture
         self._exchange()

@@ -64,6 +64,10 @@ class Flight(Protocol):
         """The latest step of each running edit."""
         ...
 
+    def is_placed(self, name: str) -> bool:
+        """Whether the machine is there that an edit last told of."""
+        ...
+
     def stop(self, name: str, *, force: bool) -> None:
         """End an edit, between two steps or at once."""
         ...
@@ -408,6 +412,9 @@ class Dispatcher:
         # whoever has not begun waits for room, which is no fault of its own
         begun = {name: edit for name, edit in self._running.items() if edit.seen is not None}
         silent = {name: edit for name, edit in begun.items() if self._is_silent(edit)}
+        for name in [n for n, e in silent.items() if not (e.hung or self.flight.is_placed(n))]:
+            begun.pop(name)  # its machine is lost: it waits for room again
+            silent.pop(name).seen_at = self.clock()
         newly = [name for name, edit in silent.items() if not edit.hung]
         # asked before the backbones are restarted: that makes nobody ill
         is_ill = bool(newly) and self._is_ill()

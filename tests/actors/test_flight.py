@@ -17,7 +17,7 @@ from actors.shell import Sealed
 from cluster.table import TABLE
 from farm.errors import UnavailableError
 from tests.actors.conftest import SMALL
-from tests.actors.toy import ToyHost, echo, train_toy
+from tests.actors.toy import ToyHost, ToyRequest, echo, train_toy
 
 MODEL = HostedModel("toy", Sealed(b""), "cpu", TABLE.backbone_on_cpu)
 
@@ -82,3 +82,18 @@ def test_a_fleet_that_is_killed_comes_back_and_nobody_is_told(ray_session: None)
         assert any(flown.is_healthy() for _ in range(12))  # each waits; a full machine takes long
         assert farm.backbone_pids() != before  # they ended with their fleet
         assert len(farm.executor().run_all([echo(1)])) == 1
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(180)
+def test_an_edit_has_its_place_as_long_as_the_machine_is_there_that_it_told_of(
+    ray_session: None,
+) -> None:
+    with open_farm(ToyHost, placement=SMALL) as farm:
+        flown = Flight(farm, train_toy)
+        assert flown.is_placed("unheard of"), "it has told of no machine yet"
+        ray.get(farm.board.push.remote("far", {"node": "0" * 56}))
+        assert not flown.is_placed("far")
+        ray.get(farm.submit("here", train_toy, ToyRequest(seed=1, steps=2)))
+        assert farm.progress()["here"]["node"] == ray.get_runtime_context().get_node_id()
+        assert flown.is_placed("here")

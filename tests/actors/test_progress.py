@@ -69,6 +69,7 @@ def test_a_message_holds_the_figures_and_no_checkpoint() -> None:
         "total": 50,
         "loss": 0.5,
         "detail": {"psnr": 23.0},
+        "node": "",
     }
 
 

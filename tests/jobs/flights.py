@@ -46,6 +46,8 @@ class FakeFlight:
     """How many edits Ray has room for: the others wait, and are silent."""
     stays: set[str] = field(default_factory=set)
     """Edits that say that they begin, and then nothing."""
+    lost_until: float = 0.0
+    """Until then the machine of those that are silent is not there; then they go on elsewhere."""
     ends_with: FarmError = field(default_factory=lambda: EditCancelledError("stopped"))
     begun: dict[str, float] = field(default_factory=dict)
 
@@ -76,6 +78,8 @@ class FakeFlight:
 
     def finished(self, timeout):
         self.now += timeout if self.running else 0.0
+        if 0.0 < self.lost_until <= self.now:
+            self.silent.clear()
         ended = []
         for name in list(self.running):
             since = self.begun.get(name, math.inf)
@@ -103,6 +107,9 @@ class FakeFlight:
             }
             for name, since in self.begun.items()
         }
+
+    def is_placed(self, name) -> bool:
+        return self.now >= self.lost_until
 
     def stop(self, name, *, force) -> None:
         self.stopped.append((name, force))

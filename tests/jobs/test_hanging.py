@@ -44,6 +44,16 @@ def test_an_edit_that_waits_for_room_does_not_hang():
     assert flight.now > 200.0, "the last ones waited long"
 
 
+def test_an_edit_whose_machine_is_lost_waits_for_another_and_does_not_hang():
+    flight = FakeFlight(silent={"a"}, lost_until=100.0)
+    made = dispatcher(flight, hang_seconds=10.0)
+    found = outcomes(made, "ab")
+    assert all(isinstance(outcome, EditResult) for outcome in found.values())
+    assert [name for _, name in flight.starts].count("a") == 1
+    assert not {"hung", "restarted backbones"} & {kind for kind, _ in made.notes}
+    assert 100.0 <= flight.now < 115.0
+
+
 def test_a_trainer_that_began_may_take_longer_to_its_first_step_but_not_for_ever():
     flight = FakeFlight(stays={"a"})
     found = outcomes(dispatcher(flight, hang_seconds=10.0), "ab")
