@@ -24,6 +24,7 @@ from actors.sender import ANYBODY, Sender
 from actors.stats import BatcherStats
 from actors.tally import Tally
 from actors.waiting_room import Chosen, WaitingRoom
+from farm.backbones.shortage import is_short_of_memory
 from farm.calls import Call, Paused
 from farm.errors import (
     BackboneLostError,
@@ -39,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 _DEVICE_PATIENCE = 10.0
 """Seconds for a device to compute a little, after an error of its."""
-_MEMORY_ERRORS = (MemoryError, torch.OutOfMemoryError)
 
 Work: TypeAlias = Call | Paused
 RunStep: TypeAlias = Callable[[Sequence[Work]], Sequence[Outcome | Paused]]
@@ -220,7 +220,7 @@ class Batcher:
         return bool(done) and trying.exception() is None
 
     async def _part(self, items: list[Item], chosen: Chosen, error: BaseException) -> None:
-        if _is_short_of_memory(error):
+        if is_short_of_memory(error):
             traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
             chosen.record.cap.ran_out(len(items))
             logger.warning("%d %s need too much memory: halved", len(items), chosen.record.op)
@@ -325,7 +325,7 @@ class Batcher:
         try:
             return self._run_step(works)
         except Exception as error:
-            if not _is_short_of_memory(error):
+            if not is_short_of_memory(error):
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
             if not self._make_room():
@@ -356,16 +356,9 @@ def _closing() -> UnavailableError:
     return UnavailableError("this backbone is shutting down: ask again")
 
 
-def _is_short_of_memory(error: BaseException) -> bool:
-    """Also where the driver says so and not torch's allocator."""
-    if isinstance(error, torch.AcceleratorError):
-        return "out of memory" in str(error)
-    return isinstance(error, _MEMORY_ERRORS)
-
-
 def _may_break_device(error: BaseException) -> bool:
     """Whether this process may be unable to use its device any more (illegal access, ECC, XID)."""
-    return isinstance(error, torch.AcceleratorError) and not _is_short_of_memory(error)
+    return isinstance(error, torch.AcceleratorError) and not is_short_of_memory(error)
 
 
 def _first_line(error: BaseException) -> str:
@@ -376,7 +369,7 @@ def _failure(call: Call, error: BaseException) -> FarmError:
     if isinstance(error, FarmError):
         return error
     logger.error("%s failed on a single item", call.op, exc_info=error)
-    kind = OutOfMemoryError if _is_short_of_memory(error) else EditFailedError
+    kind = OutOfMemoryError if is_short_of_memory(error) else EditFailedError
     failure = kind(
         f"{call.op} failed on this edit's item alone: {type(error).__name__}: {error}; the "
         "backbone's log holds the traceback"

@@ -24,11 +24,11 @@ from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 from farm.errors import (
     BackboneLostError,
     EditCancelledError,
-    EditFailedError,
     FarmError,
     OutOfMemoryError,
     QueueFullError,
     UnavailableError,
+    unforeseen,
 )
 
 T = TypeVar("T")
@@ -125,10 +125,7 @@ def unwrapped(error: BaseException, timeout: float | None = None) -> FarmError:
                 f"the machine failed ({type(error).__name__}): {_first_line(error)}; try again"
             )
         case _:
-            return EditFailedError(
-                f"unforeseen {type(error).__name__}: {error}; this is a fault of the farm, please "
-                "report it with the worker's traceback"
-            )
+            return unforeseen(error)
 
 
 def is_loss(error: FarmError) -> bool:

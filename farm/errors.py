@@ -74,6 +74,14 @@ class EditFailedError(FarmError):
     pass
 
 
+def unforeseen(error: BaseException) -> EditFailedError:
+    """The farm's error for one that nobody thought of."""
+    return EditFailedError(
+        f"unforeseen {type(error).__name__}: {error}; this is a fault of the farm, please report "
+        "it with the traceback of the worker's log"
+    )
+
+
 class EditDivergedError(EditFailedError):
     pass
 

@@ -3,13 +3,14 @@
 Importing this imports the networks' libraries (4 s).
 """
 
+import logging
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from farm.backbones.host import OperationHost
 from farm.calls import Executor
-from farm.errors import EditCancelledError, FarmError
+from farm.errors import EditCancelledError, FarmError, unforeseen
 from farm.inline import load_host
 from farm.progress import Progress
 from farm.results import EditResult
@@ -19,6 +20,8 @@ from farm.storage.store import Store
 from farm.zoo.model_sets import ModelSet
 from jobs.batch import Messages, Watch
 from jobs.dispatch import Dispatcher, Limits
+
+logger = logging.getLogger(__name__)
 
 
 class InlineRunner:
@@ -71,6 +74,9 @@ class InlineRunner:
             )
         except FarmError as error:
             return error
+        except Exception as error:  # the edits after it are not to suffer
+            logger.exception("%s failed", name)
+            return unforeseen(error)
 
 
 class InlineFlight:

@@ -2,6 +2,7 @@
 
 import os
 import time
+import traceback
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -21,9 +22,10 @@ from farm.backbones.region_inputs import REGION_INPUTS, region_sizes
 from farm.backbones.region_operations import REGION_OPERATIONS
 from farm.backbones.rows import joined_rows, parted
 from farm.backbones.safety_operations import SAFETY_INPUTS, SAFETY_OPERATIONS
+from farm.backbones.shortage import is_short_of_memory
 from farm.backbones.transfers import to_device, to_host
 from farm.calls import Answer, Batch, Call, Midway, Operation, Paused, Stepped, summed
-from farm.errors import EditDivergedError, FarmError, InvalidRequestError
+from farm.errors import EditDivergedError, FarmError, InvalidRequestError, OutOfMemoryError
 
 Outcome: TypeAlias = Answer | FarmError
 """What became of one call of a batch."""
@@ -68,14 +70,31 @@ class OperationHost:
 
         Raises:
             FarmError: as the first call that failed gave it.
+            OutOfMemoryError: a call does not fit, though nothing else is kept.
         """
         answers: list[Answer] = []
         for call in calls:
-            (outcome,) = self.run_batch([call])
+            (outcome,) = self._run_alone(call)
             if isinstance(outcome, FarmError):
                 raise outcome
             answers.append(outcome)
         return answers
+
+    def _run_alone(self, call: Call, *, makes_room: bool = True) -> list[Outcome]:
+        """One call; once more if memory ran out and room can be made."""
+        try:
+            return self.run_batch([call])
+        except Exception as error:
+            if not is_short_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+            if not (makes_room and self.make_room()):
+                raise OutOfMemoryError(
+                    f"{call.op} does not fit into the memory of {self._networks.device}: "
+                    f"{str(error).partition(chr(10))[0]}; end what else uses it, or take a larger "
+                    "one"
+                ) from error
+        return self._run_alone(call, makes_room=False)
 
     def run_batch(self, calls: Sequence[Call]) -> list[Outcome]:
         """Outcomes of calls of one key, computed in one batch to their end.

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from farm.errors import BackboneLostError
 from farm.runner.failures import POLICY, FailureKind, Rule
+from jobs import inline
 from jobs.edit_many import app
 from jobs.inline import InlineRunner
 from jobs.records import find_job
@@ -132,6 +133,24 @@ def test_a_failed_edit_is_an_outcome_and_the_exit_code_says_so(submit, manifest,
     assert outcome["retryable"]
     assert outcome["kind"] == "BackboneLostError"
     assert outcome["request"]["id"] == "one"
+
+
+def test_an_unforeseen_error_in_this_process_fails_its_edit_alone(submit, manifest, monkeypatch):
+    """As it would in a trainer of its own."""
+    real = inline.run_edit
+
+    def run(prepared, *rest, **options):
+        if prepared.request.id == "one":
+            raise ZeroDivisionError("a fault")
+        return real(prepared, *rest, **options)
+
+    monkeypatch.setattr(inline, "run_edit", run)
+    result = submit(manifest({"id": "one"}, {"id": "two"}))
+    assert result.exit_code == 1
+    found = outcomes(result)
+    assert found["one"]["kind"] == "EditFailedError"
+    assert "unforeseen ZeroDivisionError: a fault" in found["one"]["message"]
+    assert found["two"]["status"] == "done"
 
 
 def test_what_ends_the_job_at_once(submit, manifest, tmp_path):

@@ -1,15 +1,17 @@
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from farm.backbones.host import OperationHost
+from farm.backbones.map_cache import MapCache
 from farm.backbones.networks import Networks
 from farm.calls import Answer, Batch, Call, Executor, Meter, Static, Tensors
 from farm.diffusion import DiffusionClient, NoiseQuery
-from farm.errors import EditDivergedError, InvalidRequestError
+from farm.errors import EditDivergedError, InvalidRequestError, OutOfMemoryError
 from tests.tiny import TOKENS, WIDTH, tiny_networks
 
 
@@ -93,6 +95,60 @@ def test_an_item_that_is_not_finite_fails_alone(networks: Networks) -> None:
         )
     with pytest.raises(EditDivergedError):
         host.run_all([noise_call(float("inf"))])
+
+
+class Hoard:
+    """Needs more memory than there is while caches hold something, or each time."""
+
+    def __init__(self, networks: Networks, error: Exception, *, each_time: bool) -> None:
+        self.networks, self.error, self.each_time = networks, error, each_time
+        self.tries = 0
+
+    def __call__(self, networks: Networks, tensors: Tensors, static: Static) -> Batch:
+        del networks, static
+        self.tries += 1
+        if self.each_time or len(self.networks.maps):
+            raise self.error
+        return Batch({"y": tensors["x"]}, {})
+
+
+def full(networks: Networks, keeps: int) -> Networks:
+    maps = MapCache(1 << 20)
+    for number in range(keeps):
+        maps.put(bytes([number]), (torch.zeros(4),))
+    return replace(networks, maps=maps)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("no more"),
+        torch.OutOfMemoryError("CUDA out of memory.\nmore"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+    ],
+)
+def test_inline_memory_that_ran_out_has_its_caches_dropped_before_an_edit_fails(
+    networks: Networks, error: Exception
+) -> None:
+    held = full(networks, 2)
+    once = Hoard(held, error, each_time=False)
+    (answer,) = OperationHost(held, {"test.double": once}).run_all([double_call(3)])
+    assert float(answer.arrays["y"]) == 3
+    assert (once.tries, len(held.maps)) == (2, 0)
+    for keeps, tries in ((0, 1), (2, 2)):
+        held = full(networks, keeps)
+        always = Hoard(held, error, each_time=True)
+        with pytest.raises(OutOfMemoryError, match="does not fit into the memory of cpu"):
+            OperationHost(held, {"test.double": always}).run_all([double_call(3)])
+        assert always.tries == tries
+
+
+def test_other_errors_are_not_taken_for_short_memory(networks: Networks) -> None:
+    held = full(networks, 2)
+    broken = Hoard(held, torch.AcceleratorError("CUDA error: illegal access"), each_time=True)
+    with pytest.raises(torch.AcceleratorError):
+        OperationHost(held, {"test.double": broken}).run_all([double_call(3)])
+    assert (broken.tries, len(held.maps)) == (1, 2)
 
 
 def test_an_unknown_operation_is_named(networks: Networks) -> None:
