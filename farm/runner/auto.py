@@ -69,7 +69,7 @@ _COMMON = (
 
 
 class AutoConfig(BaseModel):
-    """Numbers of the choice; the weights are by thought, not by measurement (docs/auto.md)."""
+    """Numbers of the choice; other weights were no better (docs/auto.md)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

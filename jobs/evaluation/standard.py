@@ -12,7 +12,7 @@ _UNLEARNED = (
 """What is said of learned values is of no use to those that learn none."""
 
 _RELEASED_EDITING = (
-    "reference=true,paste_back=false,paste_threshold=0,shield_kept=false,tau_v=0.5,tau_c=0.6,"
+    "learning_rate=0.01,reference=true,paste_back=false,paste_threshold=0,shield_kept=false,tau_v=0.5,tau_c=0.6,"
     "tau_s=0.6,blend_threshold=0.3,blend_pool=3,blend_grow=0"
 )
 _UNTRAINED_INFINITY = (
@@ -24,7 +24,7 @@ STANDARD: Mapping[str, tuple[str, ...]] = {
     "style_diffusion": (
         f"ddim-p2p:learned=nothing,{_UNLEARNED}",
         f"direct-p2p:learned=direct,{_UNLEARNED}",
-        f"null-text-p2p:learned=null_text,{_UNLEARNED}",
+        f"null-text-p2p:learned=null_text,learning_rate=0.01,{_UNLEARNED}",
         "sdedit:method=sdedit",
         f"style_diffusion-released:{_RELEASED_EDITING}",
     ),
